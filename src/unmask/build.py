@@ -1,0 +1,305 @@
+"""From the composed config to objects, in the order data flows. The only reader of the config."""
+
+import logging
+import math
+import netrc
+import os
+import warnings
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from omegaconf import DictConfig, OmegaConf
+
+from unmask.backbone import Backbone
+from unmask.callbacks.checkpointing import Checkpointing
+from unmask.data.source import Source
+from unmask.data.stream import Subset
+from unmask.errors import ConfigError
+from unmask.masking.select import num_visible
+from unmask.masking.strategy import MaskStrategy
+from unmask.modality.base import Modality
+from unmask.nn.encoder import Encoder
+from unmask.run import MaskAuditRun, Pretraining
+from unmask.training.checkpoint import AtomicCheckpointIO, newest_checkpoint
+from unmask.training.csv_logger import CSVLogger
+from unmask.training.data import PretrainData
+from unmask.training.duration import to_steps
+from unmask.training.folder import open_folder, public, write_record
+from unmask.training.module import PretrainModule
+from unmask.training.precision import resolve_precision
+
+
+def build_pretraining(cfg: DictConfig) -> Pretraining:
+    """Everything that can be wrong with a config is said here, before training starts.
+
+    Raises:
+        ConfigError: it cannot be built.
+    """
+    _quiet()
+    torch.manual_seed(cfg.seed)  # initial weights; everything later is addressed
+    modality, masking = build_sample_side(cfg)
+    train, test = (build_source(cfg, split) for split in ("train", "test"))
+    steps = build_length(cfg, len(train))
+    schedule = instantiate(
+        _arguments(cfg.scheduler),
+        peak=learning_rate(cfg),
+        warmup=_steps(cfg, "scheduler.warmup", len(train), steps),
+        total=steps,
+    )
+    backbone = Backbone(modality, _encoder(cfg), cfg.model.class_token)
+    objective = _create(cfg.objective, backbone=backbone)
+
+    folder = open_folder(run_folder(cfg), resumed=cfg.resume is not None)
+    checkpoint = newest_checkpoint(folder) if cfg.resume else None
+    start = _step_of(checkpoint)
+    if start >= steps:
+        raise ConfigError(
+            f"resume={folder} stands at step {start} of {steps}: it is done. "
+            f"To train on, give a longer trainer.max_steps, such as trainer.max_steps={2 * steps}."
+        )
+    write_record(folder, cfg)
+
+    callbacks = build_callbacks(cfg, len(train), steps)
+    precision = resolve_precision(cfg.precision.name, _device_type(cfg))
+    trainer = L.Trainer(
+        accelerator=cfg.trainer.accelerator,
+        devices=cfg.trainer.devices,
+        precision=precision,  # type: ignore[arg-type]
+        max_steps=steps,
+        max_epochs=-1,  # the stream has no end; epochs are ours to count
+        gradient_clip_val=cfg.trainer.gradient_clip,
+        detect_anomaly=cfg.trainer.detect_anomaly,
+        profiler=cfg.trainer.profiler,
+        callbacks=list(callbacks.values()),
+        logger=build_loggers(cfg, folder, start),
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=folder,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    micro_batch = _micro_batch(cfg, trainer.world_size)
+    trainer.accumulate_grad_batches = cfg.data.global_batch_size // (micro_batch * trainer.world_size)
+    if precision == "16-mixed" and cfg.trainer.gradient_clip and "fused" in cfg.optimizer:
+        cfg.optimizer.fused = False  # a fused step unscales by itself, too late for the clip
+    module = PretrainModule(
+        objective,
+        masking,
+        make_optimizer=_optimizer(cfg),
+        weight_decay=cfg.optimizer.weight_decay,
+        learning_rate=schedule,
+        seed=cfg.seed,
+    )
+    data = PretrainData(
+        train, test, modality, cfg.seed, cfg.data.global_batch_size, micro_batch, cfg.data.num_workers
+    )
+    data.stream[start * cfg.data.global_batch_size]  # a source whose samples cannot be read fails here
+    checkpointing = next(c for c in callbacks.values() if isinstance(c, Checkpointing))
+    return Pretraining(trainer, module, data, checkpointing, folder, checkpoint, tuple(describe(cfg, trainer, steps)))
+
+
+def build_mask_audit(cfg: DictConfig) -> MaskAuditRun:
+    """The configured strategy on the configured grid, without data."""
+    modality, masking = build_sample_side(cfg)
+    folder = open_folder(run_folder(cfg, suffix="_mask_audit"), resumed=False)
+    return MaskAuditRun(masking, modality.grid, cfg.seed, folder)
+
+
+def build_sample_side(cfg: DictConfig) -> tuple[Modality, MaskStrategy]:
+    """What a sample is and how it is hidden; checks that the one leaves the other something to do."""
+    modality, masking = _create(cfg.modality), _create(cfg.mask)
+    num_visible(math.prod(modality.grid), masking.ratio)
+    masking.draw(cfg.seed, torch.zeros(1, dtype=torch.int64), modality.grid)
+    return modality, masking
+
+
+def build_source(cfg: DictConfig, split: str) -> Source:
+    """The samples of `train` or `test`."""
+    source = _create(cfg.data.source, split=split)
+    return source if cfg.data.limit is None or split != "train" else Subset(source, cfg.data.limit)
+
+
+def build_length(cfg: DictConfig, samples: int) -> int:
+    """Optimiser steps of the whole training."""
+    if cfg.trainer.max_steps is not None:
+        return int(cfg.trainer.max_steps)
+    steps = to_steps("trainer.duration", cfg.trainer.duration, samples, cfg.data.global_batch_size)
+    if steps < 1:
+        raise ConfigError(f"trainer.duration={cfg.trainer.duration} is less than one optimiser step. Train longer.")
+    return steps
+
+
+def build_callbacks(cfg: DictConfig, samples: int, steps: int) -> dict[str, L.Callback]:
+    """In the order of the config; `every` becomes optimiser steps."""
+    callbacks = {}
+    for name, node in cfg.callbacks.items():
+        if node is None:
+            continue
+        given = {}
+        if "every" in node:
+            given["every"] = max(1, _steps(cfg, f"callbacks.{name}.every", samples, steps))
+        callbacks[str(name)] = _create(node, **given)
+    for needed in ("metrics", "progress", "checkpointing"):
+        if needed not in callbacks:
+            raise ConfigError(f"callbacks.{needed}=null: the run cannot do without it. Drop another callback.")
+    return callbacks
+
+
+def build_loggers(cfg: DictConfig, folder: Path, start: int) -> list[Logger]:
+    """metrics.csv always, and those of the config."""
+    loggers: list[Logger] = [CSVLogger(folder, start)]
+    for node in cfg.logger.values():
+        if node is None:
+            continue
+        given: dict[str, Any] = {"save_dir": str(folder)}
+        if node._target_.endswith("WandbLogger"):
+            given |= {"offline": not _has_wandb_key(), "id": _run_id(folder), "resume": "allow"}
+            os.environ.setdefault("WANDB_SILENT", "true")
+            os.environ.setdefault("WANDB_DATA_DIR", str(folder))  # else artifacts are staged outside of the run
+        elif node._target_.endswith("TensorBoardLogger"):
+            given |= {"purge_step": start} if start else {}
+        logger = _create(node, **given)
+        assert isinstance(logger, Logger)
+        if not isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(public(cfg))
+        loggers.append(logger)
+    return loggers
+
+
+def learning_rate(cfg: DictConfig) -> float:
+    """The applied peak: given, or base x global batch / 256 (arXiv 1706.02677, as in MAE)."""
+    if cfg.optimizer.lr is not None:
+        return float(cfg.optimizer.lr)
+    return float(cfg.optimizer.base_lr * cfg.data.global_batch_size / 256)
+
+
+def describe(cfg: DictConfig, trainer: L.Trainer, steps: int) -> list[str]:
+    """What will run, and for a paper's recipe each setting that is not the paper's."""
+    micro = cfg.data.global_batch_size // (trainer.accumulate_grad_batches * trainer.world_size)
+    lines = [
+        f"{cfg.objective.name} on {cfg.data.name}, {cfg.model.name} {cfg.modality.name} model, "
+        f"{cfg.mask.name} mask hiding {cfg.mask.ratio:.0%}, {trainer.precision}, {steps} steps",
+        f"batch {cfg.data.global_batch_size} = {trainer.world_size} device(s) x {micro} samples x "
+        f"{trainer.accumulate_grad_batches} accumulated; learning rate {learning_rate(cfg):.3g}",
+    ]
+    if cfg.paper is not None:
+        lines.append(f"paper: {cfg.paper.source}; batch {cfg.paper.batch}, learning rate {cfg.paper.learning_rate:g}")
+        for key, published in cfg.paper.settings.items():
+            here = OmegaConf.select(cfg, str(key))
+            if here != published:
+                lines.append(f"  differs from the paper: {key}={here}, published {published}")
+    return lines
+
+
+def run_folder(cfg: DictConfig, suffix: str = "") -> Path:
+    """Where the run lies: as told, else by what it is and when it began."""
+    if cfg.resume is not None or cfg.run_dir is not None:
+        return Path(cfg.resume or cfg.run_dir)
+    name = f"{cfg.objective.name}_{cfg.modality.name}_{cfg.model.name}_{cfg.mask.name}{cfg.mask.ratio * 100:g}{suffix}"
+    hydra_config = HydraConfig.get()
+    if hydra_config.mode == RunMode.MULTIRUN:
+        return Path(hydra_config.sweep.dir) / f"{hydra_config.job.num:03d}_{name}"
+    folder = Path(cfg.paths.outputs) / name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    count = 1
+    while folder.exists():  # two runs within a second
+        count += 1
+        folder = folder.with_name(f"{folder.name.partition('.')[0]}.{count}")
+    return folder
+
+
+def _create(node: DictConfig, **given: Any) -> Any:
+    """The object of a config node with a `_target_`; its `name` is for people.
+
+    Raises:
+        ConfigError: as the constructor, or for an argument that it does not take.
+    """
+    try:
+        return instantiate(_arguments(node), **given)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, ConfigError):
+            raise error.__cause__ from error
+        if isinstance(error.__cause__, TypeError | ModuleNotFoundError | AttributeError):
+            raise ConfigError(f"{node._target_}: {error.__cause__}. See the file of this option in conf/.") from error
+        raise
+
+
+def _arguments(node: DictConfig) -> dict[str, Any]:
+    plain = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items() if key != "name" or "Logger" in plain["_target_"]}
+
+
+def _optimizer(cfg: DictConfig) -> Any:
+    mine = ("base_lr", "lr", "weight_decay")
+    return _create(OmegaConf.create({k: v for k, v in cfg.optimizer.items() if k not in mine}))
+
+
+def _encoder(cfg: DictConfig) -> Encoder:
+    return Encoder(cfg.model.width, cfg.model.depth, cfg.model.heads, cfg.model.mlp_ratio)
+
+
+def _steps(cfg: DictConfig, key: str, samples: int, steps: int) -> int:
+    return to_steps(key, OmegaConf.select(cfg, key), samples, cfg.data.global_batch_size, steps)
+
+
+def _micro_batch(cfg: DictConfig, devices: int) -> int:
+    batch = cfg.data.global_batch_size
+    if batch % devices:
+        raise ConfigError(
+            f"data.global_batch_size={batch} cannot be shared by {devices} devices. "
+            f"Choose a multiple of {devices}, such as {math.ceil(batch / devices) * devices}."
+        )
+    micro = cfg.data.micro_batch_size or batch // devices
+    if batch % (micro * devices):
+        fitting = max(m for m in range(1, min(micro, batch // devices) + 1) if (batch // devices) % m == 0)
+        raise ConfigError(
+            f"data.micro_batch_size={micro} x {devices} device(s) does not divide data.global_batch_size={batch}. "
+            f"Choose {fitting}."
+        )
+    return int(micro)
+
+
+def _device_type(cfg: DictConfig) -> str:
+    if cfg.trainer.accelerator in ("gpu", "cuda"):
+        return "cuda"
+    if cfg.trainer.accelerator != "auto":
+        return str(cfg.trainer.accelerator)
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _step_of(checkpoint: Path | None) -> int:
+    return 0 if checkpoint is None else int(checkpoint.stem.partition("=")[2])
+
+
+def _has_wandb_key() -> bool:
+    """Whether W&B could log in; the key itself stays where it is."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return netrc.netrc().authenticators("api.wandb.ai") is not None
+    except (FileNotFoundError, netrc.NetrcParseError):
+        return False
+
+
+def _run_id(folder: Path) -> str:
+    """One W&B run for one folder, also after a resume."""
+    path = folder / "wandb_id"
+    if not path.exists():
+        path.write_text(os.urandom(4).hex())
+    return path.read_text()
+
+
+def _quiet() -> None:
+    """Lightning's advice that does not fit here: the stream is endless, and workers are the user's choice."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for words in ("does not have many workers", "number of training batches", "Checkpoint directory"):
+        warnings.filterwarnings("ignore", f".*{words}.*")

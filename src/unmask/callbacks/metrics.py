@@ -1,0 +1,131 @@
+"""What a training is doing and how fast, to every logger."""
+
+import resource
+import time
+from collections import defaultdict
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+from torch.utils.flop_counter import FlopCounterMode
+
+from unmask.schema import Batch
+from unmask.training.module import PretrainModule
+from unmask.training.precision import matmul_dtype
+
+
+class Metrics(L.Callback):
+    """Means over the micro-batches since the last log; nothing is read from the device in between.
+
+    First among the callbacks: the time from the end of all hooks to the next micro-batch is then the wait for data.
+
+    Args:
+        every: optimiser steps between two rows.
+
+    Attributes:
+        latest: the last row.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self.latest: dict[str, float] = {}
+        self._flops_per_sample = 0.0
+        self._counter: FlopCounterMode | None = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Measure what this machine can do at best."""
+        dtype = matmul_dtype(str(trainer.precision))
+        self._peak = matmul_flops_per_second(pl_module.device, dtype)
+        self._clear()
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Batch, batch_idx: int) -> None:
+        """Stop the data clock, start the step clock."""
+        self._began = time.perf_counter()
+        if self._flops_per_sample == 0:  # count the first micro-batch: the same operations, seen by a counter
+            self._counter = FlopCounterMode(display=False)
+            self._counter.__enter__()
+        elif hasattr(pl_module, "batch_ended"):
+            self._waited += self._began - pl_module.batch_ended
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
+        """The gradient's norm, where it is going to be logged."""
+        if (trainer.global_step + 1) % self.every == 0:
+            gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            self._grad_norm = get_total_norm(gradients)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Add up, and log at the end of every so many optimiser steps."""
+        assert isinstance(pl_module, PretrainModule)
+        if self._counter is not None:
+            self._counter.__exit__(None, None, None)
+            self._flops_per_sample = self._counter.get_total_flops() / len(batch)
+            self._counter = None
+        for name, value in {"loss": pl_module.output.loss.detach(), **pl_module.output.metrics}.items():
+            self._sums[name] = self._sums[name] + value
+        self._hidden.append(pl_module.mask.fraction)
+        self._visible += pl_module.mask.visible.numel()
+        self._samples += len(batch)
+        self._busy += time.perf_counter() - self._began
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and trainer.global_step % self.every == 0:
+            self._log(trainer, pl_module)
+            self._clear()
+
+    def _log(self, trainer: L.Trainer, module: PretrainModule) -> None:
+        count, seconds = len(self._hidden), self._busy + self._waited
+        # With several devices: means of this rank, speeds of all ranks.
+        speed = self._samples / seconds * trainer.world_size
+        self.latest = {
+            **{name: float(value) / count for name, value in self._sums.items()},
+            "learning_rate": module.learning_rate(trainer.global_step - 1),
+            "grad_norm": float(self._grad_norm),
+            "epoch": trainer.global_step * trainer.datamodule.global_batch / len(trainer.datamodule.train),  # type: ignore[attr-defined]
+            "samples_per_second": speed,
+            "visible_tokens_per_second": self._visible / seconds * trainer.world_size,
+            "step_seconds": seconds * trainer.accumulate_grad_batches / count,
+            "data_wait_share": self._waited / seconds,
+            "mfu": speed / trainer.world_size * self._flops_per_sample / self._peak,
+            "memory_gb": memory_gb(module.device),
+            "hidden_fraction_min": min(self._hidden),
+            "hidden_fraction_mean": sum(self._hidden) / count,
+            "hidden_fraction_max": max(self._hidden),
+        }
+        log_metrics(trainer, self.latest)
+
+    def _clear(self) -> None:
+        self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
+        self._hidden: list[float] = []
+        self._samples = self._visible = 0
+        self._busy = self._waited = 0.0
+        self._grad_norm: Tensor | float = float("nan")
+
+
+@rank_zero_only
+def log_metrics(trainer: L.Trainer, metrics: dict[str, float]) -> None:
+    """Numbers to every logger, at the optimiser step that is done."""
+    for logger in trainer.loggers:
+        logger.log_metrics(metrics, trainer.global_step)
+
+
+def matmul_flops_per_second(device: torch.device, dtype: torch.dtype) -> float:
+    """The best of a few square matrix products: what MFU is measured against."""
+    size = 1024 if device.type == "cpu" else 8192
+    square = torch.ones(size, size, device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(4):
+        began = time.perf_counter()
+        product = square @ square
+        product[0, 0].item()  # waits for the device
+        best = min(best, time.perf_counter() - began)
+    return 2 * size**3 / best
+
+
+def memory_gb(device: torch.device) -> float:
+    """Peak memory so far, in GB: the device's, or this process's where it computes on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

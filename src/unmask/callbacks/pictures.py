@@ -1,0 +1,66 @@
+"""Input, what was visible, and what the model made of the rest."""
+
+from pathlib import Path
+
+import lightning.pytorch as L
+import numpy as np
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from PIL import Image as PILImage
+
+from unmask.files import written_whole
+from unmask.schema import Batch
+from unmask.training.data import PretrainData
+from unmask.training.module import PretrainModule
+
+
+class Pictures(L.Callback):
+    """The same held-out samples with the same masks, every so many steps and at the end; to the loggers too.
+
+    Args:
+        every: optimiser steps.
+        count: samples on a picture.
+    """
+
+    def __init__(self, every: int, count: int) -> None:
+        self.every, self.count = every, count
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Read the samples once."""
+        data: PretrainData = trainer.datamodule  # type: ignore[attr-defined]
+        self._samples = data.samples("test", self.count)
+        self._drawn = -1
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: object) -> None:
+        """Draw when it is time."""
+        if trainer.global_step and trainer.global_step % self.every == 0:
+            self._draw(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw once more."""
+        self._draw(trainer, pl_module)
+
+    def _draw(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero or trainer.global_step == self._drawn:
+            return
+        self._drawn = trainer.global_step
+        assert isinstance(pl_module, PretrainModule)
+        sheet = draw_picture(pl_module, self._samples)
+        path = Path(trainer.default_root_dir) / "pictures" / f"step={trainer.global_step:09d}.png"
+        with written_whole(path) as aside:
+            PILImage.fromarray(sheet).save(aside, format="png")
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("reconstruction", sheet, trainer.global_step, dataformats="HWC")
+            elif isinstance(logger, WandbLogger):
+                logger.log_image("reconstruction", [PILImage.fromarray(sheet)], trainer.global_step)
+
+
+def draw_picture(module: PretrainModule, samples: Batch) -> np.ndarray:
+    """(height, width, 3) uint8: what the modality makes of the objective's prediction."""
+    samples = samples.to(module.device)
+    mask = module.draw_mask(samples.positions)
+    objective = module.objective
+    with torch.inference_mode():
+        prediction = objective.predict(samples, mask).float()
+        return objective.backbone.modality.picture(samples, mask, prediction, objective.normalize)

@@ -1,0 +1,1 @@
+"""Where samples come from. Knows no model: the transform is handed in."""

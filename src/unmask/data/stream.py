@@ -1,0 +1,111 @@
+"""Training data as an endless stream of positions: which sample, in which order, seen how."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler, default_collate
+
+from unmask.address import address, shuffled_index
+from unmask.data.source import Source
+from unmask.errors import BrokenSample, ConfigError
+from unmask.schema import Batch, Sample
+
+REPLACEMENTS = 100  # tries in a row for one broken sample before the whole source is taken for broken
+
+
+class Item(NamedTuple):
+    """One transformed sample of the stream."""
+
+    value: Tensor
+    position: int
+    label: int | None
+    broken: tuple[str, ...]
+
+
+class Stream(Dataset[Item]):
+    """Position to transformed sample; the same at every visit, from any worker.
+
+    Args:
+        source: the samples.
+        transform: random through torch's global generator only, which is seeded for each position.
+        seed: the run's.
+    """
+
+    def __init__(self, source: Source, transform: Callable[[Sample], Tensor], seed: int) -> None:
+        self.source, self.transform, self.seed = source, transform, seed
+
+    def __getitem__(self, position: int) -> Item:
+        """The sample at a stream position; a broken one is replaced by another, drawn by address.
+
+        Raises:
+            ConfigError: a hundred replacements in a row are broken too.
+        """
+        index = shuffled_index(self.seed, position, len(self.source))
+        broken: list[str] = []
+        while True:
+            try:
+                sample = self.source[index]
+                break
+            except BrokenSample as error:
+                broken.append(str(error))
+            if len(broken) >= REPLACEMENTS:
+                raise ConfigError(
+                    f"{REPLACEMENTS} samples in a row cannot be read; the last is {broken[-1]}."
+                )
+            index = address(self.seed, "replacement", position, len(broken)) % len(self.source)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(address(self.seed, "augment", position))
+            value = self.transform(sample)
+        return Item(value, position, sample.label, tuple(broken))
+
+
+class StreamSampler(Sampler[list[int]]):
+    """Lists of positions, one a micro-batch, without end: optimiser step s covers positions [s G, (s + 1) G).
+
+    Args:
+        start_step: optimiser steps already done.
+        global_batch: G, samples an optimiser step over all devices and accumulation.
+        micro_batch: samples a device holds at once.
+        rank: this device.
+        world: devices.
+    """
+
+    def __init__(
+        self, start_step: int, global_batch: int, micro_batch: int, rank: int = 0, world: int = 1
+    ) -> None:
+        assert global_batch % (micro_batch * world) == 0
+        self.start = start_step * global_batch + rank * micro_batch
+        self.stride, self.micro_batch = micro_batch * world, micro_batch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        first = self.start
+        while True:
+            yield list(range(first, first + self.micro_batch))
+            first += self.stride
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """Items of one shape to a batch; labels are kept if every item has one."""
+    labels = [item.label for item in items if item.label is not None]
+    return Batch(
+        inputs=default_collate([item.value for item in items]),  # straight into shared memory in a worker
+        positions=torch.tensor([item.position for item in items]),
+        labels=torch.tensor(labels) if len(labels) == len(items) else None,
+        broken=tuple(line for item in items for line in item.broken),
+    )
+
+
+class Subset:
+    """The first samples of a source."""
+
+    def __init__(self, source: Source, count: int) -> None:
+        self.source, self.count = source, min(count, len(source))
+        self.classes = source.classes
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.source[index]

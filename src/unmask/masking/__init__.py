@@ -1,0 +1,1 @@
+"""Which tokens are hidden: a score per token, the highest scores hidden, to an exact count."""

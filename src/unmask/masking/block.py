@@ -1,0 +1,74 @@
+"""Hide rectangles, or keep rectangles (after BEiT, arXiv 2106.08254, and data2vec 2.0, arXiv 2212.07525)."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from unmask.address import noise
+from unmask.errors import ConfigError
+from unmask.masking.strategy import MaskStrategy
+
+# Rectangles drawn a sample. Later ones only fill up what earlier ones left, so more than needed cost little.
+BLOCKS = 24
+
+
+class BlockMask(MaskStrategy):
+    """Rectangles are hidden one after the other until the count is reached.
+
+    Each token's score is the rank of the first rectangle that covers it, plus noise below one: the count is exact,
+    only the last rectangle is ragged, and there is no loop over samples.
+
+    Args:
+        ratio: hidden tokens over all tokens.
+        block_size: a rectangle's area over the grid's.
+        aspect: a rectangle's height over its width lies between this and its inverse.
+
+    Raises:
+        ConfigError: an argument is out of its range.
+    """
+
+    def __init__(self, ratio: float, block_size: float = 0.2, aspect: float = 0.3) -> None:
+        super().__init__(ratio)
+        for name, value in (("block_size", block_size), ("aspect", aspect)):
+            if not 0 < value <= 1:
+                raise ConfigError(f"mask.{name}={value} is no share. Choose a number above 0 and at most 1.")
+        self.block_size, self.aspect = block_size, aspect
+
+    def scores(self, seed: int, positions: Tensor, grid: Sequence[int]) -> Tensor:
+        """(B, N): tokens of the first rectangle score highest."""
+        return self._rank(seed, positions, grid) + noise(seed, "mask", positions, math.prod(grid))
+
+    def _rank(self, seed: int, positions: Tensor, grid: Sequence[int]) -> Tensor:
+        """(B, N): BLOCKS for tokens of the first rectangle, one less for the next, 0 outside of all."""
+        if len(grid) != 2:
+            raise ConfigError(f"mask=block needs a grid of two axes, and this one has {len(grid)}. Use mask=random.")
+        inside = self._rectangles(seed, positions, grid)
+        countdown = torch.arange(BLOCKS, 0, -1, device=positions.device)[:, None]
+        return (inside * countdown).amax(dim=1).float()
+
+    def _rectangles(self, seed: int, positions: Tensor, grid: Sequence[int]) -> Tensor:
+        """(B, BLOCKS, N) bool: which tokens each rectangle covers."""
+        rows, columns = grid
+        shape, top, left = noise(seed, "blocks", positions, 3 * BLOCKS).view(-1, 3, BLOCKS).unbind(1)
+        aspect = torch.exp((shape * 2 - 1) * math.log(self.aspect))
+        area = self.block_size * rows * columns
+        height = (area * aspect).sqrt().round().clamp(1, rows)
+        width = (area / aspect).sqrt().round().clamp(1, columns)
+        # Rectangles may hang over the border: then a token at the border is covered as often as one in the middle.
+        top = (top * (rows + height - 1)).floor() - height + 1
+        left = (left * (columns + width - 1)).floor() - width + 1
+        y = torch.arange(rows, device=positions.device)
+        x = torch.arange(columns, device=positions.device)
+        in_rows = (y >= top[..., None]) & (y < (top + height)[..., None])
+        in_columns = (x >= left[..., None]) & (x < (left + width)[..., None])
+        return (in_rows[..., :, None] & in_columns[..., None, :]).flatten(2)
+
+
+class InverseBlockMask(BlockMask):
+    """Rectangles are kept visible one after the other; all else is hidden."""
+
+    def scores(self, seed: int, positions: Tensor, grid: Sequence[int]) -> Tensor:
+        """(B, N): tokens of the first rectangle score lowest."""
+        return noise(seed, "mask", positions, math.prod(grid)) - self._rank(seed, positions, grid)

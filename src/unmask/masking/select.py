@@ -1,0 +1,52 @@
+"""From scores to a mask of exact size, and from a mask to tokens."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from unmask.errors import ConfigError
+from unmask.schema import Mask
+
+
+def num_visible(tokens: int, ratio: float) -> int:
+    """Visible tokens at a ratio of hidden ones: the one place where it is rounded.
+
+    `floor(n * (1 - ratio) + 1e-6)`, since in floating point `int(160 * (1 - 0.9))` is 15.
+
+    Raises:
+        ConfigError: a side would be left without a token.
+    """
+    visible = math.floor(tokens * (1 - ratio) + 1e-6)
+    if not 0 < visible < tokens:
+        raise ConfigError(
+            f"mask.ratio={ratio} keeps {visible} of {tokens} tokens, and both sides need at least one. "
+            f"Choose a ratio from {1 / tokens:.4g} to {1 - 1 / tokens:.4g}, or a smaller modality.patch_size."
+        )
+    return visible
+
+
+def hide_top(scores: Tensor, visible: int) -> Mask:
+    """Hide the tokens with the highest scores so that `visible` remain; ties fall to the earlier token.
+
+    Args:
+        scores: (B, N) float.
+        visible: tokens left visible in every row.
+    """
+    order = scores.argsort(dim=1, stable=True)
+    return Mask(order[:, :visible].sort(dim=1).values, order[:, visible:].sort(dim=1).values)
+
+
+def gather(tokens: Tensor, index: Tensor) -> Tensor:
+    """Rows of `tokens` (B, N, D) at `index` (B, K): (B, K, D)."""
+    # One flat index_select: its backward is a plain add of rows, where torch.gather scatters single numbers.
+    batch, count, width = tokens.shape
+    offset = torch.arange(batch, device=index.device)[:, None] * count
+    return tokens.reshape(batch * count, width).index_select(0, (index + offset).flatten()).view(batch, -1, width)
+
+
+def scatter(visible: Tensor, hidden: Tensor, mask: Mask) -> Tensor:
+    """Put tokens back in grid order: (B, V, D) and (B, N - V, D) to (B, N, D)."""
+    index = torch.cat([mask.visible, mask.hidden], dim=1)
+    together = torch.cat([visible, hidden], dim=1)
+    return torch.empty_like(together).scatter_(1, index[:, :, None].expand_as(together), together)

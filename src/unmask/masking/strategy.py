@@ -1,0 +1,40 @@
+"""What every masking strategy is: scores in, an exact mask out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from unmask.errors import ConfigError
+from unmask.masking.select import hide_top, num_visible
+from unmask.schema import Mask
+
+
+class MaskStrategy(ABC):
+    """Draws masks that depend on nothing but (seed, sample position).
+
+    Args:
+        ratio: hidden tokens over all tokens, strictly between 0 and 1.
+
+    Raises:
+        ConfigError: the ratio is not between 0 and 1.
+    """
+
+    uniform = False  # whether every token is hidden equally often, by construction
+
+    def __init__(self, ratio: float) -> None:
+        if not 0 < ratio < 1:
+            raise ConfigError(
+                f"mask.ratio={ratio} leaves nothing visible or nothing to predict. "
+                "Choose a ratio strictly between 0 and 1, such as 0.75."
+            )
+        self.ratio = ratio
+
+    @abstractmethod
+    def scores(self, seed: int, positions: Tensor, grid: Sequence[int]) -> Tensor:
+        """(B, N) float: the higher, the sooner hidden. N is the product of the grid; tokens are row-major."""
+
+    def draw(self, seed: int, positions: Tensor, grid: Sequence[int]) -> Mask:
+        """One mask for each stream position (B,), on a token grid such as (14, 14)."""
+        scores = self.scores(seed, positions, grid)
+        return hide_top(scores, num_visible(scores.shape[1], self.ratio))

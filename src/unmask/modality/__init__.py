@@ -1,0 +1,1 @@
+"""One file per modality: all that knows what a sample is."""

@@ -1,0 +1,1 @@
+"""Tensors in, tensors out: attention, blocks, encoder, decoder, positions, patches, initialisation."""

@@ -1,0 +1,1 @@
+"""What is predicted from what is visible. Plain modules: no Lightning, no Hydra."""

@@ -1,0 +1,47 @@
+"""Masked autoencoder: encode what is visible, reconstruct what is hidden (arXiv 2111.06377)."""
+
+from torch import Tensor
+
+from unmask.backbone import Backbone
+from unmask.nn.decoder import TransformerDecoder
+from unmask.objective.base import Objective, spread
+from unmask.schema import Batch, Mask, Output
+
+
+class MAE(Objective):
+    """Mean squared error between reconstruction and input, over the hidden tokens of the whole batch.
+
+    Args:
+        backbone: sees the visible tokens only.
+        decoder_width: W, divisible by four.
+        decoder_depth: blocks.
+        decoder_heads: attention heads.
+        normalize: predict each patch by its own mean and deviation (the paper's norm_pix_loss).
+    """
+
+    def __init__(
+        self, backbone: Backbone, decoder_width: int, decoder_depth: int, decoder_heads: int, normalize: bool
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.normalize = normalize
+        modality = backbone.modality
+        self.decoder = TransformerDecoder(
+            backbone.encoder.width,
+            modality.position(decoder_width),
+            backbone.prefix,
+            decoder_depth,
+            decoder_heads,
+            modality.target_size,
+        )
+
+    def forward(self, batch: Batch, mask: Mask) -> Output:
+        """Loss in float32; the target is a constant."""
+        prediction = self.predict(batch, mask).float()
+        target = self.backbone.modality.target(batch, mask, self.normalize)
+        loss = (prediction - target).square().mean()
+        return Output(loss, {"target_std": spread(target), "prediction_std": spread(prediction)})
+
+    def predict(self, batch: Batch, mask: Mask) -> Tensor:
+        """(B, N - V, P)."""
+        return self.decoder(self.backbone.encode(batch, mask), mask)

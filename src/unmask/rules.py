@@ -1,0 +1,113 @@
+"""What each key accepts, checked as soon as the config is composed: no torch here, so a mistake answers at once.
+
+What needs more than one number (a patch and an image, a warm-up and a training) is checked where it is used.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
+
+from unmask.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A test of one value, and in words what passes it."""
+
+    accepts: Callable[[Any], bool]
+    words: str
+
+
+def _whole(least: int, what: str, optional: bool = False) -> Rule:
+    def accepts(value: Any) -> bool:
+        return (optional and value is None) or (type(value) is int and value >= least)
+
+    return Rule(accepts, f"a whole number of {what}, at least {least}" + (", or null" if optional else ""))
+
+
+def _number(what: str, low: float, high: float = float("inf"), optional: bool = False, open_low: bool = False) -> Rule:
+    def accepts(value: Any) -> bool:
+        if value is None:
+            return optional
+        inside = low < value if open_low else low <= value
+        return type(value) in (int, float) and inside and value <= high
+
+    def typed(value: Any) -> bool:
+        return value is None or type(value) in (int, float)
+
+    bounds = f"above {low:g}" if open_low else f"at least {low:g}"
+    bounds += f" and at most {high:g}" if high < float("inf") else ""
+    return Rule(lambda v: typed(v) and accepts(v), f"{what}, {bounds}" + (", or null" if optional else ""))
+
+
+def _choice(*options: Any) -> Rule:
+    return Rule(lambda value: value in options, "one of " + ", ".join(map(str, options)))
+
+
+def _side(value: Any) -> bool:
+    sides = [value] if type(value) is int else list(value) if OmegaConf.is_list(value) else []
+    return len(sides) in (1, 2) and all(type(side) is int and side > 0 for side in sides)
+
+
+RULES = {
+    "seed": _whole(0, "your choice"),
+    "mask_audit": _choice(True, False),
+    "mask.ratio": _number("a share of hidden tokens", 0, 1),
+    "model.width": _whole(1, "values a token"),
+    "model.depth": _whole(1, "blocks"),
+    "model.heads": _whole(1, "attention heads"),
+    "model.mlp_ratio": _number("a multiple of the width", 0, open_low=True),
+    "model.decoder.width": _whole(1, "values a token"),
+    "model.decoder.depth": _whole(1, "blocks"),
+    "model.decoder.heads": _whole(1, "attention heads"),
+    "modality.patch_size": _whole(1, "pixels"),
+    "modality.crop_scale": _number("a share of the area", 0, 1, open_low=True),
+    "modality.flip": _choice(True, False),
+    "objective.normalize": _choice(True, False),
+    "data.image_size": Rule(_side, "a whole number of pixels, or [height, width]"),
+    "data.channels": _choice(1, 3),
+    "data.global_batch_size": _whole(1, "samples"),
+    "data.micro_batch_size": _whole(1, "samples", optional=True),
+    "data.num_workers": _whole(0, "processes"),
+    "data.limit": _whole(1, "samples", optional=True),
+    "optimizer.base_lr": _number("a learning rate at 256 samples", 0, open_low=True),
+    "optimizer.lr": _number("a learning rate", 0, optional=True, open_low=True),
+    "optimizer.weight_decay": _number("a decay", 0),
+    "scheduler.min_lr": _number("a learning rate", 0),
+    "trainer.max_steps": _whole(1, "optimiser steps", optional=True),
+    "trainer.devices": Rule(lambda v: v == "auto" or (type(v) is int and v > 0), "a number of devices, or auto"),
+    "trainer.gradient_clip": _number("an L2 norm", 0, optional=True, open_low=True),
+    "trainer.profiler": _choice(None, "simple", "advanced"),
+    "trainer.accelerator": _choice("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
+    "trainer.detect_anomaly": _choice(True, False),
+    "callbacks.broken_samples.most": _number("a share of samples", 0, 1),
+    "callbacks.checkpointing.keep": _whole(1, "files"),
+    "callbacks.pictures.count": _whole(1, "samples"),
+    "callbacks.probes.labels": _whole(10, "samples"),
+    "callbacks.probes.test": _whole(10, "samples"),
+    "callbacks.progress.interval": _number("seconds", 0),
+}
+
+
+def check(cfg: DictConfig) -> None:
+    """Compare every key that has a rule with it.
+
+    Raises:
+        ConfigError: a value is missing or not accepted.
+    """
+    missing = sorted(str(key) for key in OmegaConf.missing_keys(cfg))
+    if missing:
+        raise ConfigError(f"{missing[0]} is not set, and there is no default for it. Add {missing[0]}=<value>.")
+    for key, rule in RULES.items():
+        try:
+            parent = OmegaConf.select(cfg, key.rpartition(".")[0]) if "." in key else cfg
+            if parent is None or key.rpartition(".")[2] not in parent:
+                continue
+            value = OmegaConf.select(cfg, key)
+        except (MissingMandatoryValue, InterpolationResolutionError) as error:
+            raise ConfigError(f"{key} cannot be resolved: {str(error).splitlines()[0]}.") from error
+        if not rule.accepts(value):
+            raise ConfigError(f"{key}={value} is not possible. It must be {rule.words}.")

@@ -1,0 +1,106 @@
+"""A run from its first line to its last."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning.pytorch as L
+import numpy as np
+from PIL import Image as PILImage
+from rich.console import Console
+from rich.table import Table
+
+from unmask.callbacks.checkpointing import Checkpointing
+from unmask.masking.audit import audit
+from unmask.masking.strategy import MaskStrategy
+from unmask.training.data import PretrainData
+from unmask.training.module import PretrainModule
+
+
+@dataclass
+class Pretraining:
+    """Everything a pretraining needs, built.
+
+    Attributes:
+        trainer: Lightning's.
+        module: objective and masks.
+        data: the stream.
+        checkpointing: knows whether a signal ended the training.
+        folder: the run folder.
+        checkpoint: where to go on from, or None.
+        description: lines printed first.
+    """
+
+    trainer: L.Trainer
+    module: PretrainModule
+    data: PretrainData
+    checkpointing: Checkpointing
+    folder: Path
+    checkpoint: Path | None
+    description: tuple[str, ...]
+
+    def run(self) -> None:
+        """Train; the last line is where the run lies and the command that comes next.
+
+        Raises:
+            SystemExit: a signal ended the training; the code is 128 + its number.
+        """
+        say = print if self.trainer.is_global_zero else _nothing
+        for line in self.description:
+            say(line)
+        if self.checkpoint is not None:
+            say(f"resumed from {self.checkpoint}")
+        self.trainer.fit(self.module, datamodule=self.data, ckpt_path=self.checkpoint, weights_only=True)
+        steps, total = self.trainer.global_step, self.trainer.max_steps
+        if self.checkpointing.stopped_by is not None and steps < total:
+            say(f"stopped by {self.checkpointing.stopped_by.name} after step {steps} of {total}; everything is saved")
+            say(f"go on with: python train.py resume={self.folder}")
+            sys.exit(128 + self.checkpointing.stopped_by)
+        pictures = sorted((self.folder / "pictures").glob("*.png"))
+        if pictures:
+            say(f"picture: {pictures[-1]}")
+        say(f"run:     {self.folder}")
+        say(f"next:    python train.py resume={self.folder} trainer.max_steps={2 * total}   (or: tensorboard --logdir {self.folder})")
+
+
+def _nothing(line: str) -> None:
+    """Other ranks are silent."""
+
+
+@dataclass
+class MaskAuditRun:
+    """Draw masks, judge them, show them."""
+
+    masking: MaskStrategy
+    grid: tuple[int, ...]
+    seed: int
+    folder: Path
+
+    def run(self) -> None:
+        """Print a table, draw the coverage.
+
+        Raises:
+            SystemExit: the masks are biased; the code is 1.
+        """
+        result = audit(self.masking, self.grid, self.seed)
+        table = Table(title=f"10,000 masks of {type(self.masking).__name__} on {'x'.join(map(str, self.grid))} tokens")
+        table.add_column("what")
+        table.add_column("measured", justify="right")
+        for what, value in (
+            ("hidden fraction, asked for", f"{self.masking.ratio:.4f}"),
+            ("hidden fraction, least / mean / most", " / ".join(f"{x:.4f}" for x in result.ratio)),
+            ("a token is hidden in, least / most of masks", f"{result.coverage.min():.4f} / {result.coverage.max():.4f}"),
+            ("neighbour of a hidden token hidden too", f"{result.together:.4f}"),
+            ("hidden tokens in a row", f"{result.run_length:.2f}"),
+        ):
+            table.add_row(what, value)
+        Console().print(table)
+        path = self.folder / "pictures" / "coverage.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shade = (result.coverage.flatten(0, -2) * 255).round().numpy().astype(np.uint8)
+        PILImage.fromarray(shade).resize((shade.shape[1] * 24, shade.shape[0] * 24), PILImage.Resampling.NEAREST).save(path)
+        print(f"coverage map, white is always hidden: {path}")
+        if result.bias is not None:
+            print(f"biased: {result.bias}")
+            sys.exit(1)
+        print("no bias found")

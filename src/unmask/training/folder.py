@@ -1,0 +1,94 @@
+"""A run is a folder: what it was, on what, with what."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from unmask.errors import ConfigError
+from unmask.files import written_whole
+
+PACKAGES = ("torch", "torchvision", "torchaudio", "lightning", "hydra-core", "omegaconf", "wandb", "unmask")
+
+
+def open_folder(folder: Path, resumed: bool) -> Path:
+    """Make the run folder.
+
+    Raises:
+        ConfigError: it holds another run, or cannot be written to.
+    """
+    if not resumed and (folder / "config.yaml").exists():
+        raise ConfigError(f"run_dir={folder} already holds a run. Go on with resume={folder}, or choose another folder.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".writable").touch()
+        (folder / ".writable").unlink()
+    except OSError as error:
+        raise ConfigError(f"run_dir={folder} cannot be written to: {error.strerror}. Choose another folder.") from error
+    return folder
+
+
+def write_record(folder: Path, cfg: DictConfig) -> None:
+    """`config.yaml`, resolved, and `environment.json`; no secret enters either."""
+    with written_whole(folder / "config.yaml") as aside:
+        aside.write_text(OmegaConf.to_yaml(OmegaConf.create(public(cfg))))
+    environment = {
+        "command": [_without_secrets(word) or "<secret>" for word in sys.argv],
+        "git": _git_state(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+    with written_whole(folder / "environment.json") as aside:
+        aside.write_text(json.dumps(environment, indent=2) + "\n")
+
+
+def public(cfg: DictConfig) -> dict[str, Any]:
+    """The config as plain types, resolved, except where that would write down a secret of the environment."""
+    raw, resolved = (OmegaConf.to_container(cfg, resolve=resolve) for resolve in (False, True))
+    cleaned = _cleaned(raw, resolved)
+    assert isinstance(cleaned, dict)
+    return cleaned
+
+
+def _cleaned(raw: Any, resolved: Any) -> Any:
+    if isinstance(resolved, dict):
+        return {key: _cleaned(raw[key] if isinstance(raw, dict) else None, value) for key, value in resolved.items()}
+    if isinstance(resolved, list):
+        return [_cleaned(r, v) for r, v in zip(raw if isinstance(raw, list) else resolved, resolved, strict=True)]
+    if isinstance(resolved, str) and _without_secrets(resolved) is None:
+        return raw if isinstance(raw, str) and _without_secrets(raw) else "<secret>"
+    return resolved
+
+
+def _without_secrets(text: str) -> str | None:
+    """The text, or None if it holds the value of an environment variable that is named like a secret."""
+    names = re.compile(r"KEY|TOKEN|SECRET|PASSW", re.IGNORECASE)
+    secrets = [value for name, value in os.environ.items() if names.search(name) and len(value) >= 8]
+    return None if any(secret in text for secret in secrets) else text
+
+
+def _git_state() -> str | None:
+    """Commit, with `+changes` where the tree differs from it; None outside of a checkout."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=False)
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        dirty = git("status", "--porcelain", "--untracked-files=no")
+    except FileNotFoundError:  # no git on this machine
+        return None
+    return None if commit.returncode else commit.stdout.strip() + ("+changes" if dirty.stdout else "")

@@ -1,0 +1,95 @@
+"""Pretraining as Lightning sees it."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from unmask.address import address
+from unmask.masking.strategy import MaskStrategy
+from unmask.objective.base import Objective
+from unmask.schema import Batch, Mask, Output
+from unmask.training.groups import decay_groups
+
+
+class PretrainModule(L.LightningModule):
+    """Draw a mask, ask the objective for a loss. Knows no modality and no method.
+
+    Args:
+        objective: backbone, head and loss.
+        masking: the strategy.
+        make_optimizer: from parameter groups to an optimiser.
+        weight_decay: for parameters that decay.
+        learning_rate: by optimiser step.
+        seed: the run's.
+
+    Attributes:
+        output: what the objective returned for the last micro-batch.
+        mask: the mask it was asked with.
+        batch_ended: when the last micro-batch was done with, by `time.perf_counter`.
+    """
+
+    output: Output
+    mask: Mask
+    batch_ended: float
+
+    def __init__(
+        self,
+        objective: Objective,
+        masking: MaskStrategy,
+        make_optimizer: Callable[[list[dict[str, Any]]], Optimizer],
+        weight_decay: float,
+        learning_rate: Callable[[int], float],
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.objective = objective
+        self.masking = masking
+        self.make_optimizer = make_optimizer
+        self.weight_decay = weight_decay
+        self.learning_rate = learning_rate
+        self.seed = seed
+
+    def configure_optimizers(self) -> Optimizer:
+        """Two parameter groups; the rate is set by `optimizer_step`."""
+        return self.make_optimizer(decay_groups(self.objective, self.weight_decay))
+
+    def draw_mask(self, positions: Tensor) -> Mask:
+        """The mask of each stream position (B,)."""
+        return self.masking.draw(self.seed, positions, self.objective.backbone.modality.grid)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed dropout and the like by address, so that no generator has to be saved."""
+        torch.manual_seed(address(self.seed, "step", self.global_step, int(batch.positions[0])))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of one micro-batch."""
+        self.mask = self.draw_mask(batch.positions)
+        self.output = self.objective(batch, self.mask)
+        return self.output.loss
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        """Set this step's rate, then step."""
+        for group in optimizer.param_groups:
+            group["lr"] = self.learning_rate(self.global_step)
+        optimizer.step(closure=optimizer_closure)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """The last hook of a micro-batch: what comes until the next one starts is waiting for data."""
+        self.batch_ended = time.perf_counter()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Checkpoints lie between optimiser steps, so a new accumulation window starts, whatever its size now is.
+
+        Lightning finds the end of a window by counting micro-batches; its saved count of completed ones lags by one
+        where it was saved in a batch's last hook, and is put right on loading.
+        """
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        lag = progress["total"]["processed"] - progress["total"]["completed"]
+        progress["current"] = {"ready": 0, "started": 0, "processed": 0, "completed": -lag}

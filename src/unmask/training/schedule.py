@@ -1,0 +1,54 @@
+"""Learning rate by optimiser step."""
+
+import math
+from dataclasses import dataclass
+
+from unmask.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class WarmupCosine:
+    """Linear warm-up from zero, then half a cosine down to `min_lr` (MAE, arXiv 2111.06377), every step anew.
+
+    Attributes:
+        peak: the applied learning rate.
+        warmup: optimiser steps; the first step of a warm-up has rate zero, as in the paper's code.
+        total: optimiser steps of the whole training.
+        min_lr: the rate at the end.
+
+    Raises:
+        ConfigError: the warm-up is as long as the training.
+    """
+
+    peak: float
+    warmup: int
+    total: int
+    min_lr: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.warmup >= self.total:
+            raise ConfigError(
+                f"scheduler.warmup is {self.warmup} steps and the training {self.total}, so the peak is never reached. "
+                "Shorten scheduler.warmup ('5 %' is a share) or train longer (trainer.duration, trainer.max_steps)."
+            )
+
+    def __call__(self, step: int) -> float:
+        """The rate that optimiser step `step` (from zero) uses."""
+        if step < self.warmup:
+            return self.peak * step / self.warmup
+        progress = (step - self.warmup) / (self.total - self.warmup)
+        return self.min_lr + (self.peak - self.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Linear warm-up from zero, then the peak to the end; `total` and `min_lr` are what WarmupCosine takes too."""
+
+    peak: float
+    warmup: int
+    total: int
+    min_lr: float = 0.0
+
+    def __call__(self, step: int) -> float:
+        """The rate that optimiser step `step` (from zero) uses."""
+        return self.peak * min(1.0, step / self.warmup) if self.warmup else self.peak

@@ -1,0 +1,99 @@
+"""Schedules, durations, parameter groups, batch arithmetic."""
+
+import math
+
+import pytest
+import torch
+
+from tests.conftest import make_mae
+from unmask.errors import ConfigError
+from unmask.training.duration import to_steps
+from unmask.training.groups import decay_groups
+from unmask.training.precision import resolve_precision
+from unmask.training.schedule import Constant, WarmupCosine
+
+
+def test_the_schedule_is_maes_with_a_fractional_epoch():
+    # util/lr_sched.py's formula with epoch = iteration / length, restated.
+    length, warmup_epochs, epochs, peak, floor = 50, 4, 20, 2.4e-3, 1e-6
+    schedule = WarmupCosine(peak, warmup_epochs * length, epochs * length, floor)
+    for iteration in range(epochs * length):
+        epoch = iteration / length
+        if epoch < warmup_epochs:
+            expected = peak * epoch / warmup_epochs
+        else:
+            share = (epoch - warmup_epochs) / (epochs - warmup_epochs)
+            expected = floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * share))
+        assert schedule(iteration) == pytest.approx(expected, rel=1e-9)
+    assert schedule(0) == 0
+    assert schedule(epochs * length) == pytest.approx(floor)
+
+
+def test_a_constant_rate_warms_up_too():
+    schedule = Constant(1.0, warmup=4, total=100)
+    assert [schedule(s) for s in (0, 1, 4, 99)] == [0, 0.25, 1, 1]
+    assert Constant(1.0, warmup=0, total=10)(0) == 1
+
+
+def test_a_warm_up_as_long_as_the_training_is_refused():
+    with pytest.raises(ConfigError, match=r"scheduler\.warmup is 10 steps and the training 10"):
+        WarmupCosine(1.0, 10, 10)
+
+
+@pytest.mark.parametrize(
+    ("value", "steps"),
+    [(500, 500), ("500 steps", 500), ("1 step", 1), ("40 epochs", 400), ("0.5 epochs", 5), ("6400 samples", 100),
+     ("12_800 samples", 200), ("1e4 samples", 157), ("5 %", 50), ("5%", 50), (0.05, 50), ("1 epoch", 10)],
+)  # fmt: skip
+def test_durations_in_every_unit(value, steps: int):
+    assert to_steps("key", value, samples=640, global_batch=64, total=1000) == steps
+
+
+@pytest.mark.parametrize("value", ["forty epochs", "40 weeks", "", "-3 steps", None])
+def test_what_is_no_duration_is_refused(value):
+    with pytest.raises(ConfigError, match="is no duration"):
+        to_steps("trainer.duration", value, 640, 64, 1000)
+
+
+def test_a_training_cannot_be_a_share_of_itself():
+    with pytest.raises(ConfigError, match="share of itself"):
+        to_steps("trainer.duration", "5 %", 640, 64)
+
+
+def test_vectors_and_biases_do_not_decay_and_tokens_do():
+    mae = make_mae()
+    decayed, plain = decay_groups(mae, 0.05)
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.05, 0)
+    names = {id(p): name for name, p in mae.named_parameters()}
+    assert {names[id(p)] for p in plain["params"]} == {
+        name for name in names.values() if "norm" in name or name.endswith("bias")
+    }
+    assert {"backbone.class_token", "decoder.mask_token"} <= {names[id(p)] for p in decayed["params"]}
+    assert len(decayed["params"]) + len(plain["params"]) == len(names)
+
+
+def test_auto_precision_is_bfloat16_only_where_the_hardware_has_it(monkeypatch: pytest.MonkeyPatch):
+    for native, expected in ((True, "bf16-mixed"), (False, "32-true")):
+        monkeypatch.setattr("unmask.training.precision.cpu_has_bfloat16", lambda native=native: native)
+        assert resolve_precision("auto", "cpu") == expected
+    assert resolve_precision("bf16", "cpu") == "bf16-mixed"
+    with pytest.raises(ConfigError, match="needs a GPU"):
+        resolve_precision("fp16", "cpu")
+
+
+def test_an_objective_learns_one_batch_by_heart():
+    from tests.conftest import make_batch
+    from unmask.masking.random import RandomMask
+
+    torch.manual_seed(0)
+    mae, batch = make_mae(), make_batch(2)
+    mask = RandomMask(0.5).draw(0, batch.positions, (4, 4))
+    optimizer = torch.optim.AdamW(mae.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(200):
+        loss = mae(batch, mask).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.05 * losses[0]

@@ -1,0 +1,20 @@
+"""Pretrain an encoder. `python train.py --help` tells how."""
+
+from omegaconf import DictConfig
+
+from unmask.cli import command
+
+
+@command("train")
+def main(cfg: DictConfig) -> None:
+    """Compose first, import torch after: help and mistakes answer at once."""
+    from unmask.build import build_mask_audit, build_pretraining
+
+    if cfg.mask_audit:
+        build_mask_audit(cfg).run()
+    else:
+        build_pretraining(cfg).run()
+
+
+if __name__ == "__main__":
+    main()
