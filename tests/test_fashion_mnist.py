@@ -20,9 +20,7 @@ NAMES = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("imag
 
 def idx(array: np.ndarray) -> bytes:
     """An IDX file as its format is described: 0, 0, 8 for bytes, how many sizes, the sizes, the data."""
-    return (
-        bytes([0, 0, 8, array.ndim]) + b"".join(struct.pack(">i", n) for n in array.shape) + array.tobytes()
-    )
+    return bytes([0, 0, 8, array.ndim]) + b"".join(struct.pack(">i", n) for n in array.shape) + array.tobytes()
 
 
 def write(root: Path, pixels: np.ndarray = PIXELS, labels: np.ndarray = LABELS, part: str = "train") -> Path:
@@ -95,15 +93,11 @@ def test_a_damaged_gz_file_is_a_config_error(tmp_path, data):
 
 
 def test_a_misspelt_split_names_the_right_one(tmp_path):
-    with pytest.raises(
-        ConfigError, match=r"data\.split=tset is neither train nor test\. Did you mean test\?"
-    ):
+    with pytest.raises(ConfigError, match=r"data\.split=tset is neither train nor test\. Did you mean test\?"):
         FashionMNIST(write(tmp_path), "tset")
 
 
-def fetch(
-    tmp_path: Path, apt_cache: str = "exit 0", apt_get: str = "exit 0"
-) -> subprocess.CompletedProcess[str]:
+def fetch(tmp_path: Path, apt_cache: str = "exit 0", apt_get: str = "exit 0") -> subprocess.CompletedProcess[str]:
     """The script with apt played by one-line programs: dpkg unpacks whatever lies in `package`."""
     tools = tmp_path / "tools"
     tools.mkdir(exist_ok=True)
@@ -117,9 +111,7 @@ def fetch(
 
 
 def package(tmp_path: Path, names: list[str]) -> None:
-    for path in [f"datasets/fashion-mnist/{name}.gz" for name in names] + [
-        "doc/dataset-fashion-mnist/copyright"
-    ]:
+    for path in [f"datasets/fashion-mnist/{name}.gz" for name in names] + ["doc/dataset-fashion-mnist/copyright"]:
         (tmp_path / "package" / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "package" / path).write_text("text")
 
@@ -128,9 +120,7 @@ def test_the_script_lays_the_files_down_once_and_names_the_licence(tmp_path):
     package(tmp_path, NAMES)
     assert "MIT licence" in fetch(tmp_path).stdout
     assert sorted(os.listdir(tmp_path / "a cache")) == ["set"]
-    assert sorted(os.listdir(tmp_path / "a cache" / "set")) == sorted(
-        [*(f"{n}.gz" for n in NAMES), "LICENSE"]
-    )
+    assert sorted(os.listdir(tmp_path / "a cache" / "set")) == sorted([*(f"{n}.gz" for n in NAMES), "LICENSE"])
     again = fetch(tmp_path, apt_cache="exit 1", apt_get="exit 1")
     assert (again.returncode, again.stderr) == (0, "")
 

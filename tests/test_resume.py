@@ -18,6 +18,7 @@ from unmask.training.checkpoint import AtomicCheckpointIO, newest_checkpoint
 
 Train = Callable[..., Path]
 STEPS = "trainer.max_steps=8"
+SMOOTH = "optimizer.eps=1"  # else Adam makes steps of one size out of rounding errors
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -103,23 +104,23 @@ def test_a_stop_in_the_middle_of_an_accumulation_waits_for_the_step(train: Train
 
 
 def test_resuming_with_another_micro_batch_sees_the_same_samples(train: Train):
-    whole = train(*QUICK, STEPS, folder="whole")
+    whole = train(*QUICK, STEPS, SMOOTH, folder="whole")
     with pytest.MonkeyPatch.context() as patch:
         StopAfter(patch, 5, signal.SIGTERM)
         with pytest.raises(SystemExit):
-            train(*QUICK, STEPS, "data.micro_batch_size=8", folder="stopped")  # in the third step
+            train(*QUICK, STEPS, SMOOTH, "data.micro_batch_size=8", folder="stopped")  # in the third step
     stopped = whole.parent / "stopped"
     train(f"resume={stopped}", "data.micro_batch_size=16")
     resumed = weights(stopped)
     for name, value in weights(whole).items():
-        torch.testing.assert_close(value, resumed[name], rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(value, resumed[name], rtol=1e-4, atol=1e-6)
 
 
 def test_accumulation_gives_the_gradient_of_the_whole_batch(train: Train):
-    whole = weights(train(*QUICK, "trainer.max_steps=3", folder="whole"))
-    parts = weights(train(*QUICK, "trainer.max_steps=3", "data.micro_batch_size=4", folder="parts"))
+    whole = weights(train(*QUICK, STEPS, SMOOTH, folder="whole"))
+    parts = weights(train(*QUICK, STEPS, SMOOTH, "data.micro_batch_size=4", folder="parts"))
     for name, value in whole.items():
-        torch.testing.assert_close(value, parts[name], rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(value, parts[name], rtol=1e-4, atol=1e-6)
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen:
@@ -179,9 +180,8 @@ io.save_checkpoint({{"x": torch.zeros(10)}}, folder / "step=000000003.ckpt")
 def test_a_file_is_whole_or_not_there(tmp_path: Path):
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(RuntimeError), written_whole(path) as aside:
-        aside.write_text("half")
-        raise RuntimeError
+    with pytest.raises(ZeroDivisionError), written_whole(path) as aside:
+        aside.write_text(f"half {1 / 0}")
     assert path.read_text() == "old"
     with written_whole(path) as aside:
         aside.write_text("new")

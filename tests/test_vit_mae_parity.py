@@ -45,7 +45,11 @@ def pairs(ours: MAE, peer: ViTMAEForPreTraining, read) -> list[tuple[str, torch.
     embeddings, backbone, decoder = peer.vit.embeddings, ours.backbone, peer.decoder
     conv = embeddings.patch_embeddings.projection
     # Theirs is a convolution [D, C, p, p]; ours multiplies patches in the order row, column, channel.
-    add("projection.weight", backbone.modality.projection.weight, read(conv.weight).permute(0, 2, 3, 1).flatten(1))
+    add(
+        "projection.weight",
+        backbone.modality.projection.weight,
+        read(conv.weight).permute(0, 2, 3, 1).flatten(1),
+    )
     add("projection.bias", backbone.modality.projection.bias, read(conv.bias))
     add("class_token", backbone.class_token, read(embeddings.cls_token))
     add_both("norm", backbone.encoder.norm, peer.vit.layernorm)
@@ -62,7 +66,11 @@ def pairs(ours: MAE, peer: ViTMAEForPreTraining, read) -> list[tuple[str, torch.
                 add_both(f"{stack}.{i}.{mine}", block.get_submodule(mine), modules[their_name])
             attention = layer.attention
             projections = [attention.q_proj, attention.k_proj, attention.v_proj]
-            add(f"{stack}.{i}.qkv.weight", block.attn.qkv.weight, torch.cat([read(p.weight) for p in projections]))
+            add(
+                f"{stack}.{i}.qkv.weight",
+                block.attn.qkv.weight,
+                torch.cat([read(p.weight) for p in projections]),
+            )
             add(f"{stack}.{i}.qkv.bias", block.attn.qkv.bias, torch.cat([read(p.bias) for p in projections]))
             add_both(f"{stack}.{i}.proj", block.attn.proj, attention.o_proj)
     return rows
@@ -81,7 +89,10 @@ def test_loss_and_all_gradients_equal_transformers(size, patch: int, ratio: floa
         for _, mine, theirs in pairs(ours, peer, lambda p: p.data):
             mine.copy_(theirs)
         # Their tables are random now; ours are fixed, so theirs become ours.
-        for theirs, mine in ((table, ours.backbone.modality.table), (peer.decoder.decoder_pos_embed, ours.decoder.position)):
+        for theirs, mine in (
+            (table, ours.backbone.modality.table),
+            (peer.decoder.decoder_pos_embed, ours.decoder.position),
+        ):
             theirs.copy_(torch.cat([torch.zeros(1, mine.shape[1]), mine])[None])
     count = (size[0] // patch) * (size[1] // patch)
     noise = torch.rand(5, count)

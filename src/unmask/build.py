@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
 from unmask.backbone import Backbone
@@ -42,6 +42,7 @@ def build_pretraining(cfg: DictConfig) -> Pretraining:
 
     Raises:
         ConfigError: it cannot be built.
+
     """
     _quiet()
     torch.manual_seed(cfg.seed)  # initial weights; everything later is addressed
@@ -99,9 +100,7 @@ def build_pretraining(cfg: DictConfig) -> Pretraining:
         learning_rate=schedule,
         seed=cfg.seed,
     )
-    data = PretrainData(
-        train, test, modality, cfg.seed, cfg.data.global_batch_size, micro_batch, cfg.data.num_workers
-    )
+    data = PretrainData(train, test, modality, cfg.seed, cfg.data.global_batch_size, micro_batch, cfg.data.num_workers)
     data.stream[start * cfg.data.global_batch_size]  # a source whose samples cannot be read fails here
     checkpointing = next(c for c in callbacks.values() if isinstance(c, Checkpointing))
     return Pretraining(trainer, module, data, checkpointing, folder, checkpoint, tuple(describe(cfg, trainer, steps)))
@@ -221,6 +220,7 @@ def _create(node: DictConfig, **given: Any) -> Any:
 
     Raises:
         ConfigError: as the constructor, or for an argument that it does not take.
+
     """
     try:
         return instantiate(_arguments(node), **given)

@@ -27,6 +27,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
 
     Args:
         config_name: the file in `conf/` to compose from.
+
     """
 
     def decorate(task: Callable[[DictConfig], None]) -> Callable[[], None]:
@@ -40,6 +41,9 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
         @functools.wraps(task)
         def program() -> None:
             os.environ["HYDRA_FULL_ERROR"] = "1"  # hand exceptions to us instead of printing them
+            # Threads that spin while they wait make a step ten times slower as soon as anything else wants a core,
+            # such as the run's own loader. Read once, when torch is loaded.
+            os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
             try:
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(checked)()
             except (ConfigError, HydraException, OmegaConfBaseException, OSError) as error:
@@ -106,6 +110,7 @@ def _resumed(cfg: DictConfig) -> DictConfig:
 
     Raises:
         ConfigError: the folder is no run, or a whole group was given.
+
     """
     folder = Path(cfg.resume)
     if not (folder / "config.yaml").is_file():
@@ -126,7 +131,9 @@ def _resumed(cfg: DictConfig) -> DictConfig:
                 "such as trainer.max_steps=5000; start a new run for anything else."
             )
         if OmegaConf.select(saved, key, default=saved) is saved:
-            raise ConfigError(f"{key}: the run in {folder} has no such key.{nearest(key, _keys(OmegaConf.to_container(saved)))}")
+            raise ConfigError(
+                f"{key}: the run in {folder} has no such key.{nearest(key, _keys(OmegaConf.to_container(saved)))}"
+            )
         OmegaConf.update(saved, key, OmegaConf.select(cfg, key))
     saved.resume, saved.run_dir = str(folder), str(folder)
     return saved

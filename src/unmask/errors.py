@@ -8,12 +8,13 @@ class ConfigError(ValueError):
     """A mistake that the user can mend: the message names the key, the value, the reason and the way out."""
 
 
-class BrokenSample(Exception):
+class BrokenSample(Exception):  # noqa: N818, it is no fault of the program
     """One sample cannot be read. The stream replaces it, counts it and names it in a file.
 
     Args:
         name: what a person looks for, usually the file's path.
         reason: why it cannot be read, a clause without a full stop.
+
     """
 
     def __init__(self, name: str, reason: str) -> None:

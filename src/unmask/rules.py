@@ -97,6 +97,7 @@ def check(cfg: DictConfig) -> None:
 
     Raises:
         ConfigError: a value is missing or not accepted.
+
     """
     missing = sorted(str(key) for key in OmegaConf.missing_keys(cfg))
     if missing:

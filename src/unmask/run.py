@@ -29,6 +29,7 @@ class Pretraining:
         folder: the run folder.
         checkpoint: where to go on from, or None.
         description: lines printed first.
+
     """
 
     trainer: L.Trainer
@@ -44,6 +45,7 @@ class Pretraining:
 
         Raises:
             SystemExit: a signal ended the training; the code is 128 + its number.
+
         """
         say = print if self.trainer.is_global_zero else _nothing
         for line in self.description:
@@ -60,7 +62,10 @@ class Pretraining:
         if pictures:
             say(f"picture: {pictures[-1]}")
         say(f"run:     {self.folder}")
-        say(f"next:    python train.py resume={self.folder} trainer.max_steps={2 * total}   (or: tensorboard --logdir {self.folder})")
+        say(
+            f"next:    python train.py resume={self.folder} trainer.max_steps={2 * total}"
+            f"   (or: tensorboard --logdir {self.folder})"
+        )
 
 
 def _nothing(line: str) -> None:
@@ -81,6 +86,7 @@ class MaskAuditRun:
 
         Raises:
             SystemExit: the masks are biased; the code is 1.
+
         """
         result = audit(self.masking, self.grid, self.seed)
         table = Table(title=f"10,000 masks of {type(self.masking).__name__} on {'x'.join(map(str, self.grid))} tokens")
@@ -89,7 +95,10 @@ class MaskAuditRun:
         for what, value in (
             ("hidden fraction, asked for", f"{self.masking.ratio:.4f}"),
             ("hidden fraction, least / mean / most", " / ".join(f"{x:.4f}" for x in result.ratio)),
-            ("a token is hidden in, least / most of masks", f"{result.coverage.min():.4f} / {result.coverage.max():.4f}"),
+            (
+                "a token is hidden in, least / most of masks",
+                f"{result.coverage.min():.4f} / {result.coverage.max():.4f}",
+            ),
             ("neighbour of a hidden token hidden too", f"{result.together:.4f}"),
             ("hidden tokens in a row", f"{result.run_length:.2f}"),
         ):
@@ -98,7 +107,9 @@ class MaskAuditRun:
         path = self.folder / "pictures" / "coverage.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         shade = (result.coverage.flatten(0, -2) * 255).round().numpy().astype(np.uint8)
-        PILImage.fromarray(shade).resize((shade.shape[1] * 24, shade.shape[0] * 24), PILImage.Resampling.NEAREST).save(path)
+        PILImage.fromarray(shade).resize((shade.shape[1] * 24, shade.shape[0] * 24), PILImage.Resampling.NEAREST).save(
+            path
+        )
         print(f"coverage map, white is always hidden: {path}")
         if result.bias is not None:
             print(f"biased: {result.bias}")

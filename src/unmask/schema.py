@@ -23,6 +23,7 @@ class Batch:
         positions: (B,) int64, each sample's position in the training stream: the address of its randomness.
         labels: (B,) int64, or None where the source has no labels.
         broken: one line for each sample that could not be read and was replaced.
+
     """
 
     inputs: Tensor
@@ -52,6 +53,7 @@ class Mask:
     Attributes:
         visible: (B, V) int64 token indices, ascending.
         hidden: (B, N - V) int64 token indices, ascending.
+
     """
 
     visible: Tensor
@@ -70,6 +72,7 @@ class Output:
     Attributes:
         loss: scalar, float32.
         metrics: scalars to log, detached.
+
     """
 
     loss: Tensor

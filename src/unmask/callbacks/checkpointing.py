@@ -18,6 +18,7 @@ class Checkpointing(L.Callback):
     Args:
         every: optimiser steps.
         keep: files kept.
+
     """
 
     def __init__(self, every: int, keep: int = 2) -> None:
@@ -26,8 +27,8 @@ class Checkpointing(L.Callback):
         self._previous: dict[signal.Signals, Any] = {}
         self._saved = -1
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Listen for signals, in the main process of each rank."""
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Listen for signals, in place of Lightning, whose own handler leaves without a checkpoint."""
         for number in (signal.SIGINT, signal.SIGTERM):
             self._previous[number] = signal.signal(number, self._on_signal)
 

@@ -27,6 +27,7 @@ class Metrics(L.Callback):
 
     Attributes:
         latest: the last row.
+
     """
 
     def __init__(self, every: int) -> None:
@@ -46,7 +47,7 @@ class Metrics(L.Callback):
         self._began = time.perf_counter()
         if self._flops_per_sample == 0:  # count the first micro-batch: the same operations, seen by a counter
             self._counter = FlopCounterMode(display=False)
-            self._counter.__enter__()
+            self._counter.__enter__()  # type: ignore[no-untyped-call]
         elif hasattr(pl_module, "batch_ended"):
             self._waited += self._began - pl_module.batch_ended
 
@@ -54,7 +55,7 @@ class Metrics(L.Callback):
         """The gradient's norm, where it is going to be logged."""
         if (trainer.global_step + 1) % self.every == 0:
             gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-            self._grad_norm = get_total_norm(gradients)
+            self._grad_norm = float(get_total_norm(gradients))
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -62,7 +63,7 @@ class Metrics(L.Callback):
         """Add up, and log at the end of every so many optimiser steps."""
         assert isinstance(pl_module, PretrainModule)
         if self._counter is not None:
-            self._counter.__exit__(None, None, None)
+            self._counter.__exit__(None, None, None)  # type: ignore[no-untyped-call]
             self._flops_per_sample = self._counter.get_total_flops() / len(batch)
             self._counter = None
         for name, value in {"loss": pl_module.output.loss.detach(), **pl_module.output.metrics}.items():
@@ -82,7 +83,7 @@ class Metrics(L.Callback):
         self.latest = {
             **{name: float(value) / count for name, value in self._sums.items()},
             "learning_rate": module.learning_rate(trainer.global_step - 1),
-            "grad_norm": float(self._grad_norm),
+            "grad_norm": self._grad_norm,
             "epoch": trainer.global_step * trainer.datamodule.global_batch / len(trainer.datamodule.train),  # type: ignore[attr-defined]
             "samples_per_second": speed,
             "visible_tokens_per_second": self._visible / seconds * trainer.world_size,
@@ -101,7 +102,7 @@ class Metrics(L.Callback):
         self._hidden: list[float] = []
         self._samples = self._visible = 0
         self._busy = self._waited = 0.0
-        self._grad_norm: Tensor | float = float("nan")
+        self._grad_norm = float("nan")
 
 
 @rank_zero_only

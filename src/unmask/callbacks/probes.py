@@ -30,6 +30,7 @@ class Probes(L.Callback):
         every: optimiser steps.
         labels: training samples whose labels are used.
         test: held-out samples that are judged by, at most.
+
     """
 
     def __init__(self, every: int, labels: int, test: int) -> None:
@@ -88,7 +89,8 @@ class Probes(L.Callback):
         return encode_all(encode, self._train, device), encode_all(encode, self._test, device)
 
     def _score(self, judge: Callable[..., float], train: np.ndarray, test: np.ndarray) -> float:
-        assert self._train.labels is not None and self._test.labels is not None
+        assert self._train.labels is not None
+        assert self._test.labels is not None
         return judge(train, self._train.labels.numpy(), test, self._test.labels.numpy())
 
 

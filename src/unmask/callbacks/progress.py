@@ -5,7 +5,14 @@ from typing import Any
 
 import lightning.pytorch as L
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from unmask.callbacks.metrics import Metrics
 
@@ -15,6 +22,7 @@ class ProgressLine(L.Callback):
 
     Args:
         interval: seconds between two lines where there is no terminal.
+
     """
 
     def __init__(self, interval: float = 10.0) -> None:
@@ -51,7 +59,10 @@ class ProgressLine(L.Callback):
             self._printed = now
             done = trainer.global_step - self._first
             left = (now - self._began) / max(done, 1) * (trainer.max_steps - trainer.global_step)
-            print(f"step {trainer.global_step}/{trainer.max_steps}  {self._words()}  {left:.0f} s left", flush=True)
+            print(
+                f"step {trainer.global_step}/{trainer.max_steps}  {self._words()}  {left:.0f} s left",
+                flush=True,
+            )
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Let go of the terminal, however training ended."""

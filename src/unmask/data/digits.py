@@ -1,4 +1,4 @@
-"""1,797 handwritten digits, 8 x 8 pixels, that come inside scikit-learn (UCI optical recognition, BSD-3): no download."""
+"""1,797 handwritten digits of 8 x 8 pixels that come inside scikit-learn (UCI, BSD-3): no download."""
 
 import torch
 from sklearn.datasets import load_digits

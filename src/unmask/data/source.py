@@ -10,6 +10,7 @@ class Source(Protocol):
 
     Attributes:
         classes: names of the labels 0, 1, ...; empty without labels.
+
     """
 
     classes: tuple[str, ...]
@@ -21,5 +22,6 @@ class Source(Protocol):
 
         Raises:
             BrokenSample: it cannot be read.
+
         """
         ...

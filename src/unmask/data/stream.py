@@ -31,6 +31,7 @@ class Stream(Dataset[Item]):
         source: the samples.
         transform: random through torch's global generator only, which is seeded for each position.
         seed: the run's.
+
     """
 
     def __init__(self, source: Source, transform: Callable[[Sample], Tensor], seed: int) -> None:
@@ -41,6 +42,7 @@ class Stream(Dataset[Item]):
 
         Raises:
             ConfigError: a hundred replacements in a row are broken too.
+
         """
         index = shuffled_index(self.seed, position, len(self.source))
         broken: list[str] = []
@@ -51,9 +53,7 @@ class Stream(Dataset[Item]):
             except BrokenSample as error:
                 broken.append(str(error))
             if len(broken) >= REPLACEMENTS:
-                raise ConfigError(
-                    f"{REPLACEMENTS} samples in a row cannot be read; the last is {broken[-1]}."
-                )
+                raise ConfigError(f"{REPLACEMENTS} samples in a row cannot be read; the last is {broken[-1]}.")
             index = address(self.seed, "replacement", position, len(broken)) % len(self.source)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(address(self.seed, "augment", position))
@@ -70,11 +70,10 @@ class StreamSampler(Sampler[list[int]]):
         micro_batch: samples a device holds at once.
         rank: this device.
         world: devices.
+
     """
 
-    def __init__(
-        self, start_step: int, global_batch: int, micro_batch: int, rank: int = 0, world: int = 1
-    ) -> None:
+    def __init__(self, start_step: int, global_batch: int, micro_batch: int, rank: int = 0, world: int = 1) -> None:
         assert global_batch % (micro_batch * world) == 0
         self.start = start_step * global_batch + rank * micro_batch
         self.stride, self.micro_batch = micro_batch * world, micro_batch

@@ -27,6 +27,7 @@ class BlockMask(MaskStrategy):
 
     Raises:
         ConfigError: an argument is out of its range.
+
     """
 
     def __init__(self, ratio: float, block_size: float = 0.2, aspect: float = 0.3) -> None:

@@ -16,6 +16,7 @@ def num_visible(tokens: int, ratio: float) -> int:
 
     Raises:
         ConfigError: a side would be left without a token.
+
     """
     visible = math.floor(tokens * (1 - ratio) + 1e-6)
     if not 0 < visible < tokens:
@@ -32,6 +33,7 @@ def hide_top(scores: Tensor, visible: int) -> Mask:
     Args:
         scores: (B, N) float.
         visible: tokens left visible in every row.
+
     """
     order = scores.argsort(dim=1, stable=True)
     return Mask(order[:, :visible].sort(dim=1).values, order[:, visible:].sort(dim=1).values)

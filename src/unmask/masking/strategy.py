@@ -18,6 +18,7 @@ class MaskStrategy(ABC):
 
     Raises:
         ConfigError: the ratio is not between 0 and 1.
+
     """
 
     uniform = False  # whether every token is hidden equally often, by construction

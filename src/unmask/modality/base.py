@@ -19,6 +19,7 @@ class Modality(nn.Module, ABC):
         grid: token counts along each axis; N is their product.
         target_size: P, values in the reconstruction target of one token.
         settings: the constructor's arguments as JSON types, for the backbone's own file.
+
     """
 
     grid: tuple[int, ...]
@@ -27,7 +28,7 @@ class Modality(nn.Module, ABC):
 
     @abstractmethod
     def transform(self, train: bool) -> Transform:
-        """What turns a source's sample into one row of `Batch.inputs`; picklable, random only through torch's generator."""
+        """From a source's sample to a row of `Batch.inputs`; picklable; random through torch's global generator."""
 
     @abstractmethod
     def embed(self, batch: Batch, mask: Mask | None) -> Tensor:
@@ -54,4 +55,5 @@ class Modality(nn.Module, ABC):
             mask: what was hidden.
             prediction: (B, N - V, P) the objective's reconstruction.
             normalized: whether targets were normalised by each token's own mean and deviation.
+
         """

@@ -21,6 +21,7 @@ def contact_sheet(columns: Sequence[Tensor], caption: str) -> np.ndarray:
 
     Returns:
         (height, width, 3) uint8.
+
     """
     views = torch.stack([view.expand(-1, 3, -1, -1).cpu() for view in columns], dim=1)
     zoom = max(1, LEAST_SIDE // min(views.shape[-2:]))
@@ -29,7 +30,9 @@ def contact_sheet(columns: Sequence[Tensor], caption: str) -> np.ndarray:
     rows, cells, _, height, width = padded.shape
     body = padded.permute(0, 3, 1, 4, 2).reshape(rows * height, cells * width, 3).numpy()
     font = ImageFont.load_default(12)
-    sheet = PILImage.new("RGB", (max(body.shape[1], int(font.getlength(caption)) + 2 * GAP), body.shape[0] + CAPTION), "white")
+    sheet = PILImage.new(
+        "RGB", (max(body.shape[1], int(font.getlength(caption)) + 2 * GAP), body.shape[0] + CAPTION), "white"
+    )
     ImageDraw.Draw(sheet).text((GAP, GAP), caption, fill="black", font=font)
     sheet.paste(PILImage.fromarray(body), (0, CAPTION))
     return np.asarray(sheet)

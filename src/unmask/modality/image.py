@@ -34,6 +34,7 @@ class Image(Modality):
 
     Raises:
         ConfigError: the patch does not divide the image, or mean and std do not fit the channels.
+
     """
 
     pixel_mean: Tensor
@@ -69,7 +70,12 @@ class Image(Modality):
             "width": width, "image_size": list(height_width), "patch_size": patch_size, "channels": channels,
             "mean": list(mean), "std": list(std), "crop_scale": crop_scale, "flip": flip,
         }  # fmt: skip
-        self.image_size, self.patch_size, self.crop_scale, self.flip = height_width, patch_size, crop_scale, flip
+        self.image_size, self.patch_size, self.crop_scale, self.flip = (
+            height_width,
+            patch_size,
+            crop_scale,
+            flip,
+        )
         self.grid = (height_width[0] // patch_size, height_width[1] // patch_size)
         self.target_size = patch_size**2 * channels
         # A convolution whose stride is its kernel, as one matrix product over the patches that are wanted.
@@ -93,7 +99,8 @@ class Image(Modality):
 
     def position(self, width: int) -> Tensor:
         """(N, width) sine-cosine table."""
-        return sincos_2d(width, self.grid)
+        rows, columns = self.grid
+        return sincos_2d(width, (rows, columns))
 
     def target(self, batch: Batch, mask: Mask, normalize: bool) -> Tensor:
         """Pixels of the hidden patches, optionally each patch by its own mean and unbiased deviation."""
@@ -111,7 +118,7 @@ class Image(Modality):
         """Input | visible | reconstruction, hidden patches grey in the middle."""
         patches = patchify(self._normalize(batch.inputs), self.patch_size)
         if normalized:
-            # The model never predicted contrast and brightness, so they are taken from the input, and the sheet says so.
+            # The model never predicted brightness and contrast: they are the input's, and the sheet says so.
             mean, deviation = _moments(gather(patches, mask.hidden))
             prediction = prediction * deviation + mean
         index = mask.hidden[:, :, None].expand_as(prediction)
@@ -129,7 +136,8 @@ class Image(Modality):
 
     def _pixels(self, patches: Tensor) -> Tensor:
         """Centred patches (B, N, P) to uint8 images (B, C, H, W)."""
-        images = unpatchify(patches, self.patch_size, self.grid)
+        rows, columns = self.grid
+        images = unpatchify(patches, self.patch_size, (rows, columns))
         return ((images * self.pixel_std + self.pixel_mean) * 255).round().clamp(0, 255).to(torch.uint8)
 
 

@@ -23,13 +23,12 @@ class TransformerDecoder(nn.Module):
         depth: blocks.
         heads: attention heads.
         output: P, values predicted for each hidden token.
+
     """
 
     position: Tensor
 
-    def __init__(
-        self, encoder_width: int, position: Tensor, prefix: int, depth: int, heads: int, output: int
-    ) -> None:
+    def __init__(self, encoder_width: int, position: Tensor, prefix: int, depth: int, heads: int, output: int) -> None:
         super().__init__()
         width = position.shape[1]
         check_heads("model.decoder", width, heads)

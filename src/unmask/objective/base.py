@@ -14,6 +14,7 @@ class Objective(nn.Module, ABC):
     Attributes:
         backbone: what is being pretrained.
         normalize: whether reconstruction targets are normalised token by token.
+
     """
 
     backbone: Backbone
@@ -29,5 +30,5 @@ class Objective(nn.Module, ABC):
 
 
 def spread(x: Tensor) -> Tensor:
-    """Deviation over all tokens of the batch, averaged over dimensions: near zero means collapse. (B, K, P) to scalar."""
+    """(B, K, P) to a scalar: deviation over all tokens, averaged over dimensions. Near zero means collapse."""
     return x.detach().float().flatten(0, -2).std(0).mean()

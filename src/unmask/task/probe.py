@@ -23,7 +23,9 @@ def encode_all(encode: Callable[[Batch], Tensor], batch: Batch, device: torch.de
     with torch.inference_mode():
         parts = [
             encode(Batch(inputs, positions).to(device)).float().cpu()
-            for inputs, positions in zip(batch.inputs.split(CHUNK), batch.positions.split(CHUNK), strict=True)
+            for inputs, positions in zip(
+                torch.split(batch.inputs, CHUNK), torch.split(batch.positions, CHUNK), strict=True
+            )
         ]
     return torch.cat(parts).numpy()
 

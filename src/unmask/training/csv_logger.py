@@ -5,7 +5,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
+from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 
@@ -15,6 +15,7 @@ class CSVLogger(Logger):
     Args:
         folder: the run folder.
         start_step: rows of later steps are dropped, since a resumed run writes them again.
+
     """
 
     def __init__(self, folder: Path, start_step: int) -> None:
@@ -36,12 +37,6 @@ class CSVLogger(Logger):
     def version(self) -> str:
         """Lightning wants one."""
         return ""
-
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> Path:
-        """The file."""
-        return self.path
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:

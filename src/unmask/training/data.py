@@ -23,6 +23,7 @@ class PretrainData(L.LightningDataModule):
         global_batch: samples an optimiser step over all devices and accumulation.
         micro_batch: samples a device holds at once.
         num_workers: loader processes; the run is the same for any number.
+
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class PretrainData(L.LightningDataModule):
         )
 
     def samples(self, split: str, count: int) -> Batch:
-        """Up to `count` samples of `train` or `test` without augmentation, picked by the seed; broken ones left out."""
+        """Up to `count` samples of `train` or `test`, not augmented, picked by the seed; broken ones left out."""
         source = self.train if split == "train" else self.test
         order = Permutation(len(source), address(self.seed, f"pick {split}"))
         items = []

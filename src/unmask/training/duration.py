@@ -9,7 +9,7 @@ _FORM = re.compile(r"\s*([0-9][0-9_]*(?:\.[0-9]+)?(?:[eE][0-9]+)?)\s*(steps?|sam
 
 
 def to_steps(key: str, value: str | float, samples: int, global_batch: int, total: int | None = None) -> int:
-    """`500`, `"500 steps"`, `"40 epochs"`, `"1_000_000 samples"`, `"5 %"` or `0.05` of the training, in optimiser steps.
+    """Optimiser steps in `500`, `"500 steps"`, `"40 epochs"`, `"1_000_000 samples"`, `"5 %"` or `0.05`.
 
     Args:
         key: what an error names.
@@ -20,11 +20,13 @@ def to_steps(key: str, value: str | float, samples: int, global_batch: int, tota
 
     Raises:
         ConfigError: the value has no meaning here.
+
     """
     match = _FORM.fullmatch(str(value))
     if not match:
         raise ConfigError(
-            f"{key}={value} is no duration. Write '500 steps', '40 epochs', '100_000 samples', or '5 %' of the training."
+            f"{key}={value} is no duration. "
+            "Write '500 steps', '40 epochs', '100_000 samples', or '5 %' of the training."
         )
     number, unit = float(match[1].replace("_", "")), (match[2] or "").rstrip("s")
     if unit == "%" or (not unit and 0 < number < 1):

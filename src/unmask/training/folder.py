@@ -24,9 +24,12 @@ def open_folder(folder: Path, resumed: bool) -> Path:
 
     Raises:
         ConfigError: it holds another run, or cannot be written to.
+
     """
     if not resumed and (folder / "config.yaml").exists():
-        raise ConfigError(f"run_dir={folder} already holds a run. Go on with resume={folder}, or choose another folder.")
+        raise ConfigError(
+            f"run_dir={folder} already holds a run. Go on with resume={folder}, or choose another folder."
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".writable").touch()

@@ -31,6 +31,7 @@ class PretrainModule(L.LightningModule):
         output: what the objective returned for the last micro-batch.
         mask: the mask it was asked with.
         batch_ended: when the last micro-batch was done with, by `time.perf_counter`.
+
     """
 
     output: Output

@@ -18,6 +18,7 @@ class WarmupCosine:
 
     Raises:
         ConfigError: the warm-up is as long as the training.
+
     """
 
     peak: float
