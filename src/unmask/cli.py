@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -20,6 +20,7 @@ from unmask.errors import ConfigError, nearest
 from unmask.rules import check
 
 CONF = Path(__file__).parents[2] / "conf"
+MISTAKES = (ConfigError, HydraException, OmegaConfBaseException, OSError)
 
 
 def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
@@ -32,35 +33,43 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
 
     def decorate(task: Callable[[DictConfig], None]) -> Callable[[], None]:
         @functools.wraps(task)
-        def checked(cfg: DictConfig) -> None:
-            if cfg.resume is not None:
-                cfg = _resumed(cfg)
-            check(cfg)
-            task(cfg)
-
-        @functools.wraps(task)
         def program() -> None:
+            failures: list[BaseException] = []
+
+            @functools.wraps(task)
+            def checked(cfg: DictConfig) -> None:
+                try:
+                    cfg = _resumed(cfg) if cfg.resume is not None else cfg
+                    check(cfg)
+                    task(cfg)
+                except MISTAKES as error:  # kept from Hydra, which prints it in its own way; other arms go on
+                    failures.append(error)
+
             os.environ["HYDRA_FULL_ERROR"] = "1"  # hand exceptions to us instead of printing them
             # Threads that spin while they wait make a step ten times slower as soon as anything else wants a core,
             # such as the run's own loader. Read once, when torch is loaded.
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+            sys.argv[1:] = [_as_option(word) for word in sys.argv[1:]]
             try:
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(checked)()
-            except (ConfigError, HydraException, OmegaConfBaseException, OSError) as error:
-                _fail(_sentence(error, config_name))
+            except MISTAKES as error:
+                failures.append(error)
             finally:
                 GlobalHydra.instance().clear()
+            if failures:
+                _fail(failures, config_name)
 
         return program
 
     return decorate
 
 
-def _fail(sentence: str) -> NoReturn:
-    """One line on stderr; the stack only under debug=."""
-    if any(word.startswith("debug=") for word in sys.argv):
-        traceback.print_exc()
-    print(f"error: {sentence}", file=sys.stderr)
+def _fail(failures: list[BaseException], config_name: str) -> NoReturn:
+    """One line a failure on stderr; the stack only under debug=."""
+    for error in failures:
+        if any(word.startswith("debug=") for word in sys.argv):
+            traceback.print_exception(error)
+        print(f"error: {_sentence(error, config_name)}", file=sys.stderr)
     raise SystemExit(2)
 
 
@@ -85,9 +94,19 @@ def _sentence(error: BaseException, config_name: str) -> str:
         return f"{key}: there is no such key.{nearest_key(key, config_name)} Add +{key}=... to make a new one."
     if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
         first = f"{first} {str(error.__cause__).splitlines()[0]}"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: {first}. Write key=value, and quote what holds spaces, commas or brackets."
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}. Choose another place, or mend its permissions."
     return f"{first} See --help, and --cfg job for every key."
+
+
+def _as_option(word: str) -> str:
+    """`mask_ratio=15,75` as `mask_ratio='15','75'`: options are names, and Hydra takes a bare number for a number."""
+    group, equals, options = word.partition("=")
+    if not equals or not (CONF / group).is_dir():
+        return word
+    return group + equals + ",".join(f"'{x}'" if x.isdecimal() else x for x in options.split(","))
 
 
 def nearest_key(key: str, config_name: str) -> str:

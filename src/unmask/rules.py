@@ -3,12 +3,12 @@
 What needs more than one number (a patch and an image, a warm-up and a training) is checked where it is used.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
+from omegaconf.errors import InterpolationResolutionError
 
 from unmask.errors import ConfigError
 
@@ -32,15 +32,11 @@ def _number(what: str, low: float, high: float = float("inf"), optional: bool = 
     def accepts(value: Any) -> bool:
         if value is None:
             return optional
-        inside = low < value if open_low else low <= value
-        return type(value) in (int, float) and inside and value <= high
-
-    def typed(value: Any) -> bool:
-        return value is None or type(value) in (int, float)
+        return type(value) in (int, float) and low <= value <= high and not (open_low and value == low)
 
     bounds = f"above {low:g}" if open_low else f"at least {low:g}"
     bounds += f" and at most {high:g}" if high < float("inf") else ""
-    return Rule(lambda v: typed(v) and accepts(v), f"{what}, {bounds}" + (", or null" if optional else ""))
+    return Rule(accepts, f"{what}, {bounds}" + (", or null" if optional else ""))
 
 
 def _choice(*options: Any) -> Rule:
@@ -99,16 +95,24 @@ def check(cfg: DictConfig) -> None:
         ConfigError: a value is missing or not accepted.
 
     """
-    missing = sorted(str(key) for key in OmegaConf.missing_keys(cfg))
-    if missing:
-        raise ConfigError(f"{missing[0]} is not set, and there is no default for it. Add {missing[0]}=<value>.")
+    for key in _missing(OmegaConf.to_container(cfg, resolve=False)):
+        raise ConfigError(f"{key} is not set, and there is no default for it. Add {key}=<value>.")
     for key, rule in RULES.items():
         try:
             parent = OmegaConf.select(cfg, key.rpartition(".")[0]) if "." in key else cfg
             if parent is None or key.rpartition(".")[2] not in parent:
                 continue
             value = OmegaConf.select(cfg, key)
-        except (MissingMandatoryValue, InterpolationResolutionError) as error:
+        except InterpolationResolutionError as error:
             raise ConfigError(f"{key} cannot be resolved: {str(error).splitlines()[0]}.") from error
         if not rule.accepts(value):
             raise ConfigError(f"{key}={value} is not possible. It must be {rule.words}.")
+
+
+def _missing(node: Any, prefix: str = "") -> Iterator[str]:
+    """Keys that have to be given. (OmegaConf's own search fails on a value that refers to one.)"""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield from _missing(value, f"{prefix}{name}.")
+    elif node == "???":
+        yield prefix.removesuffix(".")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import lightning.pytorch as L
 import numpy as np
+from lightning.pytorch.loggers import WandbLogger
 from PIL import Image as PILImage
 from rich.console import Console
 from rich.table import Table
@@ -61,6 +62,9 @@ class Pretraining:
         pictures = sorted((self.folder / "pictures").glob("*.png"))
         if pictures:
             say(f"picture: {pictures[-1]}")
+        for logger in self.trainer.loggers:
+            if isinstance(logger, WandbLogger) and logger._offline:
+                say(f"wandb:   offline; to upload it: wandb sync {self.folder}/wandb/offline-run-*")
         say(f"run:     {self.folder}")
         say(
             f"next:    python train.py resume={self.folder} trainer.max_steps={2 * total}"

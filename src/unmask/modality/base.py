@@ -48,10 +48,10 @@ class Modality(nn.Module, ABC):
 
     @abstractmethod
     def picture(self, batch: Batch, mask: Mask, prediction: Tensor, normalized: bool) -> np.ndarray:
-        """(height, width, 3) uint8: input, what is visible, and the reconstruction side by side.
+        """(height, width, 3) uint8: input, what is visible, and the reconstruction.
 
         Args:
-            batch: B samples, one row of the picture each.
+            batch: B samples, each shown once a row.
             mask: what was hidden.
             prediction: (B, N - V, P) the objective's reconstruction.
             normalized: whether targets were normalised by each token's own mean and deviation.

@@ -115,7 +115,7 @@ class Image(Modality):
         return self._normalize(batch.inputs).flatten(1)
 
     def picture(self, batch: Batch, mask: Mask, prediction: Tensor, normalized: bool) -> np.ndarray:
-        """Input | visible | reconstruction, hidden patches grey in the middle."""
+        """Input, visible patches on grey, reconstruction: a row each."""
         patches = patchify(self._normalize(batch.inputs), self.patch_size)
         if normalized:
             # The model never predicted brightness and contrast: they are the input's, and the sheet says so.
@@ -124,11 +124,9 @@ class Image(Modality):
         index = mask.hidden[:, :, None].expand_as(prediction)
         seen = patches.scatter(1, index, torch.zeros_like(prediction))
         filled = patches.scatter(1, index, prediction.to(patches.dtype))
-        note = " (brightness and contrast of each hidden patch: the input's)" if normalized else ""
-        return contact_sheet(
-            [self._pixels(x) for x in (patches, seen, filled)],
-            f"input | visible, {mask.fraction:.0%} hidden | reconstruction{note}",
-        )
+        note = ", brightness and contrast of each hidden patch taken from the input" if normalized else ""
+        captions = ("input", f"visible ({mask.fraction:.0%} hidden)", f"reconstruction{note}")
+        return contact_sheet([self._pixels(x) for x in (patches, seen, filled)], captions)
 
     def _normalize(self, inputs: Tensor) -> Tensor:
         """uint8 (B, C, H, W) to centred float32."""
