@@ -126,7 +126,9 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch(train: Train):
 def start(folder: Path, *words: str) -> subprocess.Popen:
     """The program in a process of its own."""
     command = [sys.executable, str(ROOT / "train.py"), f"run_dir={folder}", *QUICK, *words]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
 
 
 def wait_for(folder: Path, step: int, process: subprocess.Popen) -> None:
@@ -148,6 +150,17 @@ def test_kill_9_in_the_middle_of_training_loses_nothing_but_time(train: Train, t
     assert 7 <= int(newest_checkpoint(tmp_path / "killed").stem[5:]) < 60
     train(f"resume={tmp_path / 'killed'}")
     assert_bit_equal(whole, tmp_path / "killed")
+
+
+def test_ctrl_c_on_a_terminal_reaches_workers_too_and_still_saves(train: Train, tmp_path: Path):
+    steps = ("trainer.max_steps=2000", "data.num_workers=2", "callbacks.checkpointing.every=5 steps")
+    process = start(tmp_path / "stopped", *steps)
+    wait_for(tmp_path / "stopped", 5, process)
+    os.killpg(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT, error
+    assert "Traceback" not in error
+    assert (tmp_path / "stopped" / "backbone" / "model.safetensors").exists()
 
 
 def test_a_kill_while_saving_leaves_the_checkpoint_before(tmp_path: Path):

@@ -42,7 +42,7 @@ class Pictures(L.Callback):
         self._draw(trainer, pl_module)
 
     def _draw(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not trainer.is_global_zero or trainer.global_step == self._drawn:
+        if not trainer.is_global_zero or self._samples is None or trainer.global_step == self._drawn:
             return
         self._drawn = trainer.global_step
         assert isinstance(pl_module, PretrainModule)

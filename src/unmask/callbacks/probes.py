@@ -35,31 +35,32 @@ class Probes(L.Callback):
 
     def __init__(self, every: int, labels: int, test: int) -> None:
         self.every, self.labels, self.test = every, labels, test
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Read the samples once."""
-        data: PretrainData = trainer.datamodule  # type: ignore[attr-defined]
-        self._train = data.samples("train", self.labels)
-        self._test = data.samples("test", self.test)
+        self._train: Batch | None = None
+        self._test: Batch | None = None
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Judge the features as they are."""
         due = (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and trainer.global_step % self.every == 0
-        if due and trainer.is_global_zero:
-            assert isinstance(pl_module, PretrainModule)
-            train, test = self._encode(pl_module.objective.backbone.features, pl_module.device)
-            metrics = {"effective_rank": effective_rank(train)}
-            if self._labelled:
-                metrics["knn_accuracy"] = self._score(knn_accuracy, train, test)
-            log_metrics(trainer, metrics)
+        if not due or not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, PretrainModule)
+        self._read(trainer)
+        features = self._encode(pl_module.objective.backbone.features, pl_module.device)
+        metrics = {"effective_rank": effective_rank(features[0])}
+        if self._labelled:
+            metrics["knn_accuracy"] = self._score(knn_accuracy, features)
+        log_metrics(trainer, metrics)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The table, once the training is whole."""
-        if trainer.global_step < trainer.max_steps or not trainer.is_global_zero or not self._labelled:
+        if trainer.global_step < trainer.max_steps or not trainer.is_global_zero:
             return
         assert isinstance(pl_module, PretrainModule)
+        self._read(trainer)
+        if not self._labelled:
+            return
         trained = pl_module.objective.backbone
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(pl_module.seed)
@@ -71,31 +72,37 @@ class Probes(L.Callback):
         }
         rows = {}
         for name, encode in encoders.items():
-            train, test = self._encode(encode, pl_module.device)
+            features = self._encode(encode, pl_module.device)
             rows[name] = {
-                "knn_accuracy": self._score(knn_accuracy, train, test),
-                "linear_accuracy": self._score(linear_accuracy, train, test),
+                "knn_accuracy": self._score(knn_accuracy, features),
+                "linear_accuracy": self._score(linear_accuracy, features),
             }
+        counts = {"labels": len(self._train or ()), "test": len(self._test or ())}
         log_metrics(trainer, rows["pretrained"])
         with written_whole(Path(trainer.default_root_dir) / "probes.json") as aside:
-            aside.write_text(json.dumps({"labels": len(self._train), "test": len(self._test), **rows}, indent=2))
-        Console().print(_table(rows, len(self._train), len(self._test)))
+            aside.write_text(json.dumps({**counts, **rows}, indent=2) + "\n")
+        Console().print(_table(rows, **counts))
+
+    def _read(self, trainer: L.Trainer) -> None:
+        """The samples, once, when first needed: decoding thousands of pictures must not delay the first step."""
+        if self._train is None:
+            data: PretrainData = trainer.datamodule  # type: ignore[attr-defined]
+            self._train, self._test = data.samples("train", self.labels), data.samples("test", self.test)
 
     @property
     def _labelled(self) -> bool:
-        return self._train.labels is not None and self._test.labels is not None
+        return all(batch is not None and batch.labels is not None for batch in (self._train, self._test))
 
-    def _encode(self, encode: Encode, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
-        return encode_all(encode, self._train, device), encode_all(encode, self._test, device)
+    def _encode(self, encode: Encode, device: torch.device) -> list[np.ndarray]:
+        return [encode_all(encode, batch, device) for batch in (self._train, self._test) if batch is not None]
 
-    def _score(self, judge: Callable[..., float], train: np.ndarray, test: np.ndarray) -> float:
-        assert self._train.labels is not None
-        assert self._test.labels is not None
-        return judge(train, self._train.labels.numpy(), test, self._test.labels.numpy())
+    def _score(self, judge: Callable[..., float], features: list[np.ndarray]) -> float:
+        labels = [batch.labels.numpy() for batch in (self._train, self._test) if batch and batch.labels is not None]
+        return judge(features[0], labels[0], features[1], labels[1])
 
 
 def _table(rows: dict[str, dict[str, float]], labels: int, test: int) -> Table:
-    table = Table(title=f"Frozen features, {labels} labels, {test} held-out samples")
+    table = Table(title=f"Frozen features: {labels} labels, {test} held-out", title_justify="left")
     table.add_column("features")
     table.add_column("k-NN %", justify="right")
     table.add_column("linear probe %", justify="right")

@@ -1,5 +1,7 @@
 """The training stream, and a few labelled samples to judge features by."""
 
+import signal
+
 import lightning.pytorch as L
 import torch
 from torch.utils.data import DataLoader
@@ -54,11 +56,12 @@ class PretrainData(L.LightningDataModule):
             batch_sampler=sampler,
             collate_fn=collate,
             num_workers=self.num_workers,
+            worker_init_fn=_leave_signals_to_the_trainer,
             pin_memory=torch.cuda.is_available(),
         )
 
-    def samples(self, split: str, count: int) -> Batch:
-        """Up to `count` samples of `train` or `test`, not augmented, picked by the seed; broken ones left out."""
+    def samples(self, split: str, count: int) -> Batch | None:
+        """Up to `count` unaugmented samples of `train` or `test`, picked by the seed; None if there are none."""
         source = self.train if split == "train" else self.test
         order = Permutation(len(source), address(self.seed, f"pick {split}"))
         items = []
@@ -70,4 +73,10 @@ class PretrainData(L.LightningDataModule):
             items.append(Item(self.still(sample), position, sample.label, ()))
             if len(items) == count:
                 break
-        return collate(items)
+        return collate(items) if items else None
+
+
+def _leave_signals_to_the_trainer(worker: int) -> None:
+    """Ctrl-C reaches the whole process group: workers must go on until the trainer has saved and lets them go."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
