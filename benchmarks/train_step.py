@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 from unmask.backbone import Backbone
-from unmask.callbacks.metrics import matmul_flops_per_second
+from unmask.callbacks.metrics import CPU_ATTENTION, matmul_flops_per_second
 from unmask.masking.random import RandomMask
 from unmask.modality.image import Image
 from unmask.nn.attention import cpu_has_bfloat16
@@ -73,7 +73,7 @@ def measure(precision: str, count: int, rounds: int, show_profile: bool) -> None
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16")
     sides = {"unmask": our_step(batch, autocast), "transformers": peer_step(batch, autocast)}
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
         sides["unmask"]()
     sides["transformers"]()
     seconds: dict[str, list[float]] = {name: [] for name in sides}

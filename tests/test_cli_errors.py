@@ -57,6 +57,11 @@ MISTAKES = [
     (["data.num_workers=-1"], "data.num_workers=-1"),
     (["data.num_workers=two"], "data.num_workers=two"),
     (["data.limit=0"], "data.limit=0"),
+    (["data.std=[0]"], "data.std=[0] is not possible"),
+    (["optimizer.betas=[2,2]"], "beta"),
+    (["precision.name=fp17"], "one of auto, fp32, bf16, fp16"),
+    (["trainer.accelerator=gpu"], "torch finds no GPU here"),
+    (["scheduler=constant", "scheduler.warmup=9 steps", "trainer.max_steps=5"], "the peak is never reached"),
     (["data.channels=2"], "one of 1, 3"),
     (["data.mean=[0.1,0.2]"], "Give one of each for every channel"),
     (["data.image_size=big"], "whole number of pixels"),
@@ -70,6 +75,7 @@ MISTAKES = [
     (["mask=block", "mask.block_size=0"], "mask.block_size=0"),
     (["seed=-1"], "seed=-1"),
     (["callbacks.metrics.every=often"], "callbacks.metrics.every=often is no duration"),
+    (["callbacks.metrics.every=0"], "is no interval"),
     (["callbacks.checkpointing.keep=0"], "callbacks.checkpointing.keep=0"),
     (["callbacks.metrics=null"], "cannot do without it"),
     (["precision=fp16", "trainer.accelerator=cpu"], "Use precision=bf16, fp32 or auto"),
@@ -82,10 +88,14 @@ MISTAKES = [
     (["data=images", "data.root={tmp}/fakes"], "samples in a row cannot be read"),
     (["data=fashion_mnist", "data.root={tmp}/empty"], "make data-fashion"),
     # Run folders.
-    (["resume={tmp}/nowhere"], "is not a run: it holds no config.yaml"),
+    (["resume={tmp}/nowhere"], "is not a run: it holds no overrides.json"),
     (["resume={tmp}/empty"], "is not a run"),
-    (["resume={tmp}/saved", "model=small"], "Beside resume= only single values can be given"),
-    (["resume={tmp}/saved", "+trainer.max_step=9"], "has no such key. Did you mean trainer.max_steps?"),
+    (["resume={tmp}/saved", "model=small"], "model.base_lr was"),
+    (["resume={tmp}/saved", "trainer.max_step=9"], "Did you mean trainer.max_steps?"),
+    (["resume={tmp}/saved", "seed=3"], "seed was 0 in"),
+    (["resume={tmp}/saved", "model.width=32"], "model.width was 64 in"),
+    (["resume={tmp}/saved", "optimizer.weight_decay=0.5"], "that is another run"),
+    (["resume={tmp}/saved", "data.micro_batch_size=48"], "does not divide"),
     (["run_dir={tmp}/saved"], "already holds a run. Go on with resume="),
     (["run_dir={tmp}/file.txt/run"], "cannot be written to"),
     (["run_dir=/proc/run"], "cannot be written to"),
@@ -105,14 +115,16 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [sys.executable, ROOT / "train.py", "--cfg", "job", "--resolve"], capture_output=True, text=True, check=True
     )
     (tmp / "saved" / "config.yaml").write_text(config.stdout)
+    (tmp / "saved" / "overrides.json").write_text("[]")
     return tmp
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda m: " ".join(m[0]))
-def test_a_mistake_gets_one_sentence(train, places: Path, capsys: pytest.CaptureFixture[str], mistake):
+def test_a_mistake_gets_one_sentence(train, places: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], mistake):
     words, expected = mistake
     words = [word.format(tmp=places) for word in words]
-    before = sorted(places.rglob("*"))
+    everything = lambda: sorted([*places.rglob("*"), *tmp_path.rglob("*")])  # noqa: E731
+    before = everything()
     with pytest.raises(SystemExit) as exit_:
         train(*words)
     error = capsys.readouterr().err.strip()
@@ -121,7 +133,7 @@ def test_a_mistake_gets_one_sentence(train, places: Path, capsys: pytest.Capture
     assert error.startswith("error: ")
     assert len(error.splitlines()) == 1
     assert "Traceback" not in error
-    assert sorted(places.rglob("*")) == before  # nothing is left behind
+    assert everything() == before  # nothing is left behind
 
 
 def test_a_mistake_is_found_before_torch_is_imported():

@@ -59,7 +59,6 @@ def noise(seed: int, purpose: str, positions: Tensor, count: int) -> Tensor:
 
     Returns:
         (B, count) float32, multiples of 2**-24.
-
     """
     start = _signed(mix(seed & _MASK64) ^ zlib.crc32(purpose.encode()))
     rows = mix_tensor(mix_tensor(torch.full_like(positions, start)) ^ positions)

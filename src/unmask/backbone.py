@@ -27,7 +27,6 @@ class Backbone(nn.Module):
         modality: how samples become tokens.
         encoder: the trunk.
         class_token: put a learned token, at position zero, before the grid tokens.
-
     """
 
     def __init__(self, modality: Modality, encoder: Encoder, class_token: bool = True) -> None:
@@ -90,7 +89,6 @@ class Backbone(nn.Module):
 
         Raises:
             ConfigError: the folder holds no backbone, or one of another format.
-
         """
         folder = folder / "backbone" if (folder / "backbone").is_dir() else folder
         if not (folder / "config.json").is_file():

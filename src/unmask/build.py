@@ -36,13 +36,14 @@ from unmask.training.folder import open_folder, public, write_record
 from unmask.training.module import PretrainModule
 from unmask.training.precision import resolve_precision
 
+RUN_FOLDER = "UNMASK_RUN_FOLDER"  # tells the other ranks of a run where it lies
+
 
 def build_pretraining(cfg: DictConfig) -> Pretraining:
     """Everything that can be wrong with a config is said here, before training starts.
 
     Raises:
         ConfigError: it cannot be built.
-
     """
     _quiet()
     torch.manual_seed(cfg.seed)  # initial weights; everything later is addressed
@@ -58,18 +59,11 @@ def build_pretraining(cfg: DictConfig) -> Pretraining:
     backbone = Backbone(modality, _encoder(cfg), cfg.model.class_token)
     objective = _create(cfg.objective, backbone=backbone)
 
-    folder = open_folder(run_folder(cfg), resumed=cfg.resume is not None)
-    checkpoint = newest_checkpoint(folder) if cfg.resume else None
-    start = _step_of(checkpoint)
-    if start >= steps:
-        raise ConfigError(
-            f"resume={folder} stands at step {start} of {steps}: it is done. "
-            f"To train on, give a longer trainer.max_steps, such as trainer.max_steps={2 * steps}."
-        )
-    write_record(folder, cfg)
-
     callbacks = build_callbacks(cfg, len(train), steps)
     precision = resolve_precision(cfg.precision.name, _device_type(cfg))
+    if precision == "16-mixed" and "fused" in cfg.optimizer:
+        cfg.optimizer.fused = False  # a fused step unscales by itself, too late for clipping and for the logged norm
+    folder = run_folder(cfg)
     trainer = L.Trainer(
         accelerator=cfg.trainer.accelerator,
         devices=cfg.trainer.devices,
@@ -80,7 +74,7 @@ def build_pretraining(cfg: DictConfig) -> Pretraining:
         detect_anomaly=cfg.trainer.detect_anomaly,
         profiler=cfg.trainer.profiler,
         callbacks=list(callbacks.values()),
-        logger=build_loggers(cfg, folder, start),
+        logger=False,
         plugins=[AtomicCheckpointIO()],
         default_root_dir=folder,
         enable_checkpointing=False,
@@ -90,18 +84,25 @@ def build_pretraining(cfg: DictConfig) -> Pretraining:
     )
     micro_batch = _micro_batch(cfg, trainer.world_size)
     trainer.accumulate_grad_batches = cfg.data.global_batch_size // (micro_batch * trainer.world_size)
-    if precision == "16-mixed" and cfg.trainer.gradient_clip and "fused" in cfg.optimizer:
-        cfg.optimizer.fused = False  # a fused step unscales by itself, too late for the clip
-    module = PretrainModule(
-        objective,
-        masking,
-        make_optimizer=_optimizer(cfg),
-        weight_decay=cfg.optimizer.weight_decay,
-        learning_rate=schedule,
-        seed=cfg.seed,
-    )
+    module = PretrainModule(objective, masking, _optimizer(cfg), cfg.optimizer.weight_decay, schedule, cfg.seed)
+    try:
+        module.configure_optimizers()
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"optimizer: {error}. See conf/optimizer/{cfg.optimizer.name}.yaml.") from error
     data = PretrainData(train, test, modality, cfg.seed, cfg.data.global_batch_size, micro_batch, cfg.data.num_workers)
+    checkpoint = newest_checkpoint(folder) if cfg.resume else None
+    start = _step_of(checkpoint)
+    if start >= steps and (folder / "backbone" / "config.json").exists():
+        raise ConfigError(
+            f"resume={folder} stands at step {start} of {steps}: it is done. "
+            f"To train on, give a longer trainer.max_steps, such as trainer.max_steps={2 * steps}."
+        )
     data.stream[start * cfg.data.global_batch_size]  # a source whose samples cannot be read fails here
+
+    if trainer.is_global_zero:  # from here on the run exists
+        open_folder(folder, resumed=cfg.resume is not None)
+        write_record(folder, cfg, HydraConfig.get().overrides.task)
+    trainer.loggers = build_loggers(cfg, folder, start)
     checkpointing = next(c for c in callbacks.values() if isinstance(c, Checkpointing))
     return Pretraining(trainer, module, data, checkpointing, folder, checkpoint, tuple(describe(cfg, trainer, steps)))
 
@@ -109,7 +110,8 @@ def build_pretraining(cfg: DictConfig) -> Pretraining:
 def build_mask_audit(cfg: DictConfig) -> MaskAuditRun:
     """The configured strategy on the configured grid, without data."""
     modality, masking = build_sample_side(cfg)
-    folder = open_folder(run_folder(cfg, suffix="_mask_audit"), resumed=False)
+    folder = run_folder(cfg, suffix="_mask_audit")
+    open_folder(folder, resumed=False)
     return MaskAuditRun(masking, modality.grid, cfg.seed, folder)
 
 
@@ -124,7 +126,7 @@ def build_sample_side(cfg: DictConfig) -> tuple[Modality, MaskStrategy]:
 def build_source(cfg: DictConfig, split: str) -> Source:
     """The samples of `train` or `test`."""
     source = _create(cfg.data.source, split=split)
-    return source if cfg.data.limit is None or split != "train" else Subset(source, cfg.data.limit)
+    return source if cfg.data.limit is None or split != "train" else Subset(source, cfg.data.limit, cfg.seed)
 
 
 def build_length(cfg: DictConfig, samples: int) -> int:
@@ -145,7 +147,10 @@ def build_callbacks(cfg: DictConfig, samples: int, steps: int) -> dict[str, L.Ca
             continue
         given = {}
         if "every" in node:
-            given["every"] = max(1, _steps(cfg, f"callbacks.{name}.every", samples, steps))
+            every = _steps(cfg, f"callbacks.{name}.every", samples, steps)
+            if every < 1 and "%" not in str(node.every):
+                raise ConfigError(f"callbacks.{name}.every={node.every} is no interval. Give at least one step.")
+            given["every"] = max(1, every)  # a share of few steps
         callbacks[str(name)] = _create(node, **given)
     for needed in ("metrics", "progress", "checkpointing"):
         if needed not in callbacks:
@@ -165,7 +170,7 @@ def build_loggers(cfg: DictConfig, folder: Path, start: int) -> list[Logger]:
             os.environ.setdefault("WANDB_SILENT", "true")
             os.environ.setdefault("WANDB_DATA_DIR", str(folder))  # else artifacts are staged outside of the run
         elif node._target_.endswith("TensorBoardLogger"):
-            given |= {"purge_step": start} if start else {}
+            given |= {"purge_step": start + 1} if start else {}  # step `start` itself is not run again
         logger = _create(node, **given)
         assert isinstance(logger, Logger)
         if not isinstance(logger, TensorBoardLogger):
@@ -191,7 +196,11 @@ def describe(cfg: DictConfig, trainer: L.Trainer, steps: int) -> list[str]:
         f"{trainer.accumulate_grad_batches} accumulated; learning rate {learning_rate(cfg):.3g}",
     ]
     if cfg.paper is not None:
-        lines.append(f"paper: {cfg.paper.source}; batch {cfg.paper.batch}, learning rate {cfg.paper.learning_rate:g}")
+        if not math.isclose(learning_rate(cfg), cfg.paper.learning_rate):
+            lines.append(f"  differs from the paper: learning rate {learning_rate(cfg):.3g}")
+        lines.insert(
+            2, f"paper: {cfg.paper.source}; batch {cfg.paper.batch}, learning rate {cfg.paper.learning_rate:g}"
+        )
         for key, published in cfg.paper.settings.items():
             here = OmegaConf.select(cfg, str(key))
             if here != published:
@@ -201,6 +210,14 @@ def describe(cfg: DictConfig, trainer: L.Trainer, steps: int) -> list[str]:
 
 def run_folder(cfg: DictConfig, suffix: str = "") -> Path:
     """Where the run lies: as told, else by what it is and when it began."""
+    if "LOCAL_RANK" in os.environ and RUN_FOLDER in os.environ:  # another rank of a run that has its folder
+        return Path(os.environ[RUN_FOLDER])
+    folder = _choose_folder(cfg, suffix)
+    os.environ[RUN_FOLDER] = str(folder)
+    return folder
+
+
+def _choose_folder(cfg: DictConfig, suffix: str) -> Path:
     if cfg.resume is not None or cfg.run_dir is not None:
         return Path(cfg.resume or cfg.run_dir)
     name = f"{cfg.objective.name}_{cfg.modality.name}_{cfg.model.name}_{cfg.mask.name}{cfg.mask.ratio * 100:g}{suffix}"
@@ -220,14 +237,13 @@ def _create(node: DictConfig, **given: Any) -> Any:
 
     Raises:
         ConfigError: as the constructor, or for an argument that it does not take.
-
     """
     try:
         return instantiate(_arguments(node), **given)
     except InstantiationException as error:
         if isinstance(error.__cause__, ConfigError):
             raise error.__cause__ from error
-        if isinstance(error.__cause__, TypeError | ModuleNotFoundError | AttributeError):
+        if isinstance(error.__cause__, TypeError | ValueError | ModuleNotFoundError | AttributeError):
             raise ConfigError(f"{node._target_}: {error.__cause__}. See the file of this option in conf/.") from error
         raise
 
@@ -270,6 +286,10 @@ def _micro_batch(cfg: DictConfig, devices: int) -> int:
 
 def _device_type(cfg: DictConfig) -> str:
     if cfg.trainer.accelerator in ("gpu", "cuda"):
+        if not torch.cuda.is_available():
+            raise ConfigError(
+                f"trainer.accelerator={cfg.trainer.accelerator}: torch finds no GPU here. Use trainer.accelerator=auto."
+            )
         return "cuda"
     if cfg.trainer.accelerator != "auto":
         return str(cfg.trainer.accelerator)

@@ -1,6 +1,7 @@
 """The command line: Hydra composes, mistakes become one sentence and exit code 2."""
 
 import functools
+import json
 import os
 import re
 import sys
@@ -11,7 +12,6 @@ from typing import Any, NoReturn
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -20,6 +20,18 @@ from unmask.errors import ConfigError, nearest
 from unmask.rules import check
 
 CONF = Path(__file__).parents[2] / "conf"
+# What a resumed run must have in common with its beginning.
+FIXED = (
+    "seed",
+    "model",
+    "modality",
+    "objective",
+    "mask",
+    "optimizer",
+    "data.name",
+    "data.limit",
+    "data.global_batch_size",
+)
 MISTAKES = (ConfigError, HydraException, OmegaConfBaseException, OSError)
 
 
@@ -28,7 +40,6 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
 
     Args:
         config_name: the file in `conf/` to compose from.
-
     """
 
     def decorate(task: Callable[[DictConfig], None]) -> Callable[[], None]:
@@ -39,8 +50,9 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
             @functools.wraps(task)
             def checked(cfg: DictConfig) -> None:
                 try:
-                    cfg = _resumed(cfg) if cfg.resume is not None else cfg
                     check(cfg)
+                    if cfg.resume is not None:
+                        _check_same_run(cfg)
                     task(cfg)
                 except MISTAKES as error:  # kept from Hydra, which prints it in its own way; other arms go on
                     failures.append(error)
@@ -49,8 +61,8 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
             # Threads that spin while they wait make a step ten times slower as soon as anything else wants a core,
             # such as the run's own loader. Read once, when torch is loaded.
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-            sys.argv[1:] = [_as_option(word) for word in sys.argv[1:]]
             try:
+                sys.argv[1:] = _with_saved_overrides([_as_option(word) for word in sys.argv[1:]])
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(checked)()
             except MISTAKES as error:
                 failures.append(error)
@@ -78,7 +90,7 @@ def _sentence(error: BaseException, config_name: str) -> str:
     link: BaseException | None = error
     while link is not None:  # Hydra wraps what a constructor raised
         if isinstance(link, ConfigError):
-            return str(link)
+            return str(link).strip().splitlines()[-1].removeprefix("unmask.errors.ConfigError: ")  # from a worker
         link = link.__cause__
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if isinstance(error, MissingConfigException) and error.options is not None and error.missing_cfg_file:
@@ -124,35 +136,50 @@ def _keys(node: Any, prefix: str = "") -> list[str]:
     return [name for k, v in node.items() for name in (f"{prefix}{k}", *_keys(v, f"{prefix}{k}."))]
 
 
-def _resumed(cfg: DictConfig) -> DictConfig:
-    """The config of the run to go on with, changed by the values given beside `resume=`.
+def _with_saved_overrides(words: list[str]) -> list[str]:
+    """A command line with `resume=`, completed by what the run was started with; what is given now wins.
+
+    Composing anew keeps every value that refers to another in step with it.
 
     Raises:
-        ConfigError: the folder is no run, or a whole group was given.
-
+        ConfigError: the folder is no run.
     """
-    folder = Path(cfg.resume)
-    if not (folder / "config.yaml").is_file():
+    given = {_key(word) for word in words}
+    if "resume" not in given:
+        return words
+    folder = next(word.partition("=")[2] for word in words if _key(word) == "resume")
+    if folder in ("", "null"):
+        return words
+    path = Path(folder) / "overrides.json"
+    if not path.is_file():
         raise ConfigError(
-            f"resume={folder} is not a run: it holds no config.yaml. Give the folder that the run printed, "
-            f"usually {cfg.paths.outputs}/<name>/<time>."
+            f"resume={folder} is not a run: it holds no overrides.json. Give the folder that the run printed, "
+            "usually outputs/<name>/<time>."
         )
-    saved = OmegaConf.load(folder / "config.yaml")
-    assert isinstance(saved, DictConfig)
-    OmegaConf.set_struct(saved, True)
-    for override in HydraConfig.get().overrides.task:
-        key, _, _ = override.lstrip("+~").partition("=")
-        if key in ("resume", "run_dir") or key.startswith("hydra."):
-            continue
-        if "/" in key or (CONF / key).is_dir():
-            raise ConfigError(
-                f"{override} would change what the run is made of. Beside resume= only single values can be given, "
-                "such as trainer.max_steps=5000; start a new run for anything else."
-            )
-        if OmegaConf.select(saved, key, default=saved) is saved:
-            raise ConfigError(
-                f"{key}: the run in {folder} has no such key.{nearest(key, _keys(OmegaConf.to_container(saved)))}"
-            )
-        OmegaConf.update(saved, key, OmegaConf.select(cfg, key))
-    saved.resume, saved.run_dir = str(folder), str(folder)
-    return saved
+    if "trainer.duration" in given:  # these two say the same thing
+        given.add("trainer.max_steps")
+    return [word for word in json.loads(path.read_text()) if _key(word) not in given] + words
+
+
+def _key(word: str) -> str:
+    return word.lstrip("+~").partition("=")[0]
+
+
+def _check_same_run(cfg: DictConfig) -> None:
+    """A resumed run may last longer, log more or load otherwise, but what was being trained must stay.
+
+    Raises:
+        ConfigError: something would change.
+    """
+    saved = OmegaConf.load(Path(cfg.resume) / "config.yaml")
+    for key in FIXED:
+        before, now = OmegaConf.select(saved, key), OmegaConf.select(cfg, key)
+        pairs = [(key, before, now)]
+        if OmegaConf.is_dict(before):
+            pairs = [(f"{key}.{name}", before.get(name), now.get(name)) for name in {**before, **now}]
+        for name, old, new in pairs:
+            if old != new and name != "optimizer.fused":
+                raise ConfigError(
+                    f"{name} was {old} in {cfg.resume} and would become {new}: that is another run. "
+                    "Leave it as it was, or start a new run without resume=."
+                )

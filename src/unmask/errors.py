@@ -14,7 +14,6 @@ class BrokenSample(Exception):  # noqa: N818, it is no fault of the program
     Args:
         name: what a person looks for, usually the file's path.
         reason: why it cannot be read, a clause without a full stop.
-
     """
 
     def __init__(self, name: str, reason: str) -> None:

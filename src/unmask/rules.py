@@ -44,17 +44,22 @@ def _choice(*options: Any) -> Rule:
 
 
 def _side(value: Any) -> bool:
-    sides = [value] if type(value) is int else list(value) if OmegaConf.is_list(value) else []
-    return len(sides) in (1, 2) and all(type(side) is int and side > 0 for side in sides)
+    sides = [value, value] if type(value) is int else list(value) if OmegaConf.is_list(value) else []
+    return len(sides) == 2 and all(type(side) is int and side > 0 for side in sides)
+
+
+def _deviations(value: Any) -> bool:
+    return OmegaConf.is_list(value) and all(type(x) in (int, float) and x > 0 for x in value)
 
 
 RULES = {
-    "seed": _whole(0, "your choice"),
+    "seed": Rule(lambda v: type(v) is int and 0 <= v < 2**63, "a whole number from 0 to 2**63 - 1"),
     "mask_audit": _choice(True, False),
     "mask.ratio": _number("a share of hidden tokens", 0, 1),
     "model.width": _whole(1, "values a token"),
     "model.depth": _whole(1, "blocks"),
     "model.heads": _whole(1, "attention heads"),
+    "model.class_token": _choice(True, False),
     "model.mlp_ratio": _number("a multiple of the width", 0, open_low=True),
     "model.decoder.width": _whole(1, "values a token"),
     "model.decoder.depth": _whole(1, "blocks"),
@@ -65,6 +70,7 @@ RULES = {
     "objective.normalize": _choice(True, False),
     "data.image_size": Rule(_side, "a whole number of pixels, or [height, width]"),
     "data.channels": _choice(1, 3),
+    "data.std": Rule(_deviations, "a list of numbers above 0, one for each channel"),
     "data.global_batch_size": _whole(1, "samples"),
     "data.micro_batch_size": _whole(1, "samples", optional=True),
     "data.num_workers": _whole(0, "processes"),
@@ -73,6 +79,7 @@ RULES = {
     "optimizer.lr": _number("a learning rate", 0, optional=True, open_low=True),
     "optimizer.weight_decay": _number("a decay", 0),
     "scheduler.min_lr": _number("a learning rate", 0),
+    "precision.name": _choice("auto", "fp32", "bf16", "fp16"),
     "trainer.max_steps": _whole(1, "optimiser steps", optional=True),
     "trainer.devices": Rule(lambda v: v == "auto" or (type(v) is int and v > 0), "a number of devices, or auto"),
     "trainer.gradient_clip": _number("an L2 norm", 0, optional=True, open_low=True),
@@ -93,7 +100,6 @@ def check(cfg: DictConfig) -> None:
 
     Raises:
         ConfigError: a value is missing or not accepted.
-
     """
     for key in _missing(OmegaConf.to_container(cfg, resolve=False)):
         raise ConfigError(f"{key} is not set, and there is no default for it. Add {key}=<value>.")

@@ -30,7 +30,6 @@ class Pretraining:
         folder: the run folder.
         checkpoint: where to go on from, or None.
         description: lines printed first.
-
     """
 
     trainer: L.Trainer
@@ -46,7 +45,6 @@ class Pretraining:
 
         Raises:
             SystemExit: a signal ended the training; the code is 128 + its number.
-
         """
         say = print if self.trainer.is_global_zero else _nothing
         for line in self.description:
@@ -90,7 +88,6 @@ class MaskAuditRun:
 
         Raises:
             SystemExit: the masks are biased; the code is 1.
-
         """
         result = audit(self.masking, self.grid, self.seed)
         table = Table(title=f"10,000 masks of {type(self.masking).__name__} on {'x'.join(map(str, self.grid))} tokens")

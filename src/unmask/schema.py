@@ -23,7 +23,6 @@ class Batch:
         positions: (B,) int64, each sample's position in the training stream: the address of its randomness.
         labels: (B,) int64, or None where the source has no labels.
         broken: one line for each sample that could not be read and was replaced.
-
     """
 
     inputs: Tensor
@@ -53,7 +52,6 @@ class Mask:
     Attributes:
         visible: (B, V) int64 token indices, ascending.
         hidden: (B, N - V) int64 token indices, ascending.
-
     """
 
     visible: Tensor
@@ -72,7 +70,6 @@ class Output:
     Attributes:
         loss: scalar, float32.
         metrics: scalars to log, detached.
-
     """
 
     loss: Tensor

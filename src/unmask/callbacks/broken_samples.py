@@ -15,7 +15,6 @@ class BrokenSamples(L.Callback):
 
     Args:
         most: stop once this share of all samples has turned out to be broken.
-
     """
 
     def __init__(self, most: float) -> None:
@@ -27,7 +26,6 @@ class BrokenSamples(L.Callback):
 
         Raises:
             ConfigError: too many are broken.
-
         """
         new = [line for line in dict.fromkeys(batch.broken) if line not in self.seen]
         if not new:

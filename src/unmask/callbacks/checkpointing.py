@@ -18,7 +18,6 @@ class Checkpointing(L.Callback):
     Args:
         every: optimiser steps.
         keep: files kept.
-
     """
 
     def __init__(self, every: int, keep: int = 2) -> None:
@@ -43,7 +42,9 @@ class Checkpointing(L.Callback):
         """Between optimiser steps only: in the middle of an accumulation window there is nothing to save."""
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        trainer.should_stop = trainer.should_stop or self.stopped_by is not None
+        # Every rank stops if one was told to: else the others wait for it for ever.
+        stop = trainer.strategy.reduce_boolean_decision(self.stopped_by is not None, all=False)
+        trainer.should_stop = trainer.should_stop or stop
         if trainer.global_step % self.every == 0 or trainer.should_stop:
             self._save(trainer)
 
@@ -51,8 +52,15 @@ class Checkpointing(L.Callback):
         """The last step is always kept."""
         self._save(trainer)
 
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Give signals back; Lightning tears nothing down after an error."""
+        self._give_back()
+
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Give signals back."""
+        self._give_back()
+
+    def _give_back(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 

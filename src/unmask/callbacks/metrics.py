@@ -1,6 +1,8 @@
 """What a training is doing and how fast, to every logger."""
 
+import math
 import resource
+import sys
 import time
 from collections import defaultdict
 from typing import Any
@@ -12,9 +14,30 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.utils.flop_counter import FlopCounterMode
 
+from unmask.errors import ConfigError
 from unmask.schema import Batch
 from unmask.training.module import PretrainModule
 from unmask.training.precision import matmul_dtype
+
+
+def _attention_flops(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
+    """Two products of queries with keys and weights with values; (B, heads, tokens, d)."""
+    return 2 * math.prod(query) * key[2] + 2 * math.prod(query[:3]) * key[2] * value[3]
+
+
+def _attention_backward_flops(
+    grad: Any, query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any
+) -> int:
+    """The weights once more, then two products for each of the forward's two."""
+    scores = 2 * math.prod(query) * key[2]
+    return 3 * scores + 2 * (2 * math.prod(query[:3]) * key[2] * value[3])
+
+
+# torch counts the fused attention of GPUs, but not that of CPUs.
+CPU_ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
+}
 
 
 class Metrics(L.Callback):
@@ -27,7 +50,6 @@ class Metrics(L.Callback):
 
     Attributes:
         latest: the last row.
-
     """
 
     def __init__(self, every: int) -> None:
@@ -46,7 +68,7 @@ class Metrics(L.Callback):
         """Stop the data clock, start the step clock."""
         self._began = time.perf_counter()
         if self._flops_per_sample == 0:  # count the first micro-batch: the same operations, seen by a counter
-            self._counter = FlopCounterMode(display=False)
+            self._counter = FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
             self._counter.__enter__()  # type: ignore[no-untyped-call]
         elif hasattr(pl_module, "batch_ended"):
             self._waited += self._began - pl_module.batch_ended
@@ -76,9 +98,15 @@ class Metrics(L.Callback):
             self._log(trainer, pl_module)
             self._clear()
 
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """What came since the last row."""
+        if self._hidden:
+            assert isinstance(pl_module, PretrainModule)
+            self._log(trainer, pl_module)
+
     def _log(self, trainer: L.Trainer, module: PretrainModule) -> None:
         count, seconds = len(self._hidden), self._busy + self._waited
-        # With several devices: means of this rank, speeds of all ranks.
+        # With several devices: means of this rank, speeds of all ranks. Saving, probes and pictures are left out.
         speed = self._samples / seconds * trainer.world_size
         self.latest = {
             **{name: float(value) / count for name, value in self._sums.items()},
@@ -95,6 +123,11 @@ class Metrics(L.Callback):
             "hidden_fraction_mean": sum(self._hidden) / count,
             "hidden_fraction_max": max(self._hidden),
         }
+        if not math.isfinite(self.latest["loss"]):
+            raise ConfigError(
+                f"The loss is {self.latest['loss']} at step {trainer.global_step}. Lower optimizer.base_lr (applied: "
+                f"{self.latest['learning_rate']:.3g}), clip with trainer.gradient_clip=1, or look with debug=anomaly."
+            )
         log_metrics(trainer, self.latest)
 
     def _clear(self) -> None:
@@ -129,4 +162,5 @@ def memory_gb(device: torch.device) -> float:
     """Peak memory so far, in GB: the device's, or this process's where it computes on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

@@ -20,7 +20,6 @@ class Pictures(L.Callback):
     Args:
         every: optimiser steps.
         count: samples on a picture.
-
     """
 
     def __init__(self, every: int, count: int) -> None:

@@ -30,7 +30,6 @@ class Probes(L.Callback):
         every: optimiser steps.
         labels: training samples whose labels are used.
         test: held-out samples that are judged by, at most.
-
     """
 
     def __init__(self, every: int, labels: int, test: int) -> None:
@@ -91,7 +90,9 @@ class Probes(L.Callback):
 
     @property
     def _labelled(self) -> bool:
-        return all(batch is not None and batch.labels is not None for batch in (self._train, self._test))
+        """Whether there is something to tell apart."""
+        batches = (self._train, self._test)
+        return all(b is not None and b.labels is not None and len(torch.unique(b.labels)) > 1 for b in batches)
 
     def _encode(self, encode: Encode, device: torch.device) -> list[np.ndarray]:
         return [encode_all(encode, batch, device) for batch in (self._train, self._test) if batch is not None]

@@ -22,7 +22,6 @@ class ProgressLine(L.Callback):
 
     Args:
         interval: seconds between two lines where there is no terminal.
-
     """
 
     def __init__(self, interval: float = 10.0) -> None:
@@ -64,8 +63,8 @@ class ProgressLine(L.Callback):
                 flush=True,
             )
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Let go of the terminal, however training ended."""
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Let go of the terminal."""
         self._stop()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

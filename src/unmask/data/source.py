@@ -10,7 +10,6 @@ class Source(Protocol):
 
     Attributes:
         classes: names of the labels 0, 1, ...; empty without labels.
-
     """
 
     classes: tuple[str, ...]
@@ -22,6 +21,5 @@ class Source(Protocol):
 
         Raises:
             BrokenSample: it cannot be read.
-
         """
         ...

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler, default_collate
 
-from unmask.address import address, shuffled_index
+from unmask.address import Permutation, address, shuffled_index
 from unmask.data.source import Source
 from unmask.errors import BrokenSample, ConfigError
 from unmask.schema import Batch, Sample
@@ -31,7 +31,6 @@ class Stream(Dataset[Item]):
         source: the samples.
         transform: random through torch's global generator only, which is seeded for each position.
         seed: the run's.
-
     """
 
     def __init__(self, source: Source, transform: Callable[[Sample], Tensor], seed: int) -> None:
@@ -42,7 +41,6 @@ class Stream(Dataset[Item]):
 
         Raises:
             ConfigError: a hundred replacements in a row are broken too.
-
         """
         index = shuffled_index(self.seed, position, len(self.source))
         broken: list[str] = []
@@ -70,7 +68,6 @@ class StreamSampler(Sampler[list[int]]):
         micro_batch: samples a device holds at once.
         rank: this device.
         world: devices.
-
     """
 
     def __init__(self, start_step: int, global_batch: int, micro_batch: int, rank: int = 0, world: int = 1) -> None:
@@ -97,14 +94,15 @@ def collate(items: Sequence[Item]) -> Batch:
 
 
 class Subset:
-    """The first samples of a source."""
+    """Some samples of a source, picked by the seed: the first ones of a folder are of one class."""
 
-    def __init__(self, source: Source, count: int) -> None:
+    def __init__(self, source: Source, count: int, seed: int) -> None:
         self.source, self.count = source, min(count, len(source))
+        self.order = Permutation(len(source), address(seed, "subset"))
         self.classes = source.classes
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> Sample:
-        return self.source[index]
+        return self.source[self.order[index]]

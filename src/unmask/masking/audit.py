@@ -21,7 +21,6 @@ class MaskAudit:
         together: chance that the right or lower neighbour of a hidden token is hidden too; `ratio` if independent.
         run_length: mean length, in tokens, of unbroken hidden runs along the last axis of the grid.
         bias: why the masks are not what they claim to be, or None.
-
     """
 
     ratio: tuple[float, float, float]

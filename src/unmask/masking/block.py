@@ -10,15 +10,15 @@ from unmask.address import noise
 from unmask.errors import ConfigError
 from unmask.masking.strategy import MaskStrategy
 
-# Rectangles drawn a sample. Later ones only fill up what earlier ones left, so more than needed cost little.
-BLOCKS = 24
+MOST_BLOCKS = 200  # rectangles a sample; each costs a comparison a token
 
 
 class BlockMask(MaskStrategy):
     """Rectangles are hidden one after the other until the count is reached.
 
     Each token's score is the rank of the first rectangle that covers it, plus noise below one: the count is exact,
-    only the last rectangle is ragged, and there is no loop over samples.
+    only the last rectangle is ragged, and there is no loop over samples. Enough rectangles are drawn to reach the
+    count; the few tokens that all of them miss in a rare sample are filled up at random.
 
     Args:
         ratio: hidden tokens over all tokens.
@@ -27,7 +27,6 @@ class BlockMask(MaskStrategy):
 
     Raises:
         ConfigError: an argument is out of its range.
-
     """
 
     def __init__(self, ratio: float, block_size: float = 0.2, aspect: float = 0.3) -> None:
@@ -41,18 +40,27 @@ class BlockMask(MaskStrategy):
         """(B, N): tokens of the first rectangle score highest."""
         return self._rank(seed, positions, grid) + noise(seed, "mask", positions, math.prod(grid))
 
+    def _chosen(self) -> float:
+        """The share of tokens that the rectangles have to reach."""
+        return self.ratio
+
     def _rank(self, seed: int, positions: Tensor, grid: Sequence[int]) -> Tensor:
-        """(B, N): BLOCKS for tokens of the first rectangle, one less for the next, 0 outside of all."""
+        """(B, N): high for tokens of the first rectangle, one less for the next, 0 outside of all."""
         if len(grid) != 2:
             raise ConfigError(f"mask=block needs a grid of two axes, and this one has {len(grid)}. Use mask=random.")
         inside = self._rectangles(seed, positions, grid)
-        countdown = torch.arange(BLOCKS, 0, -1, device=positions.device)[:, None]
+        countdown = torch.arange(inside.shape[1], 0, -1, device=positions.device)[:, None]
         return (inside * countdown).amax(dim=1).float()
 
     def _rectangles(self, seed: int, positions: Tensor, grid: Sequence[int]) -> Tensor:
-        """(B, BLOCKS, N) bool: which tokens each rectangle covers."""
+        """(B, blocks, N) bool: which tokens each rectangle covers."""
         rows, columns = grid
-        shape, top, left = noise(seed, "blocks", positions, 3 * BLOCKS).view(-1, 3, BLOCKS).unbind(1)
+        # Independent rectangles of share b leave (1 - b)^n uncovered; those over the border cover about half as much.
+        chosen = self._chosen()
+        count = min(
+            MOST_BLOCKS, math.ceil(3 * math.log(max(1 - chosen, 0.01)) / math.log(1 - 0.9 * self.block_size)) + 2
+        )
+        shape, top, left = noise(seed, "blocks", positions, 3 * count).view(-1, 3, count).unbind(1)
         aspect = torch.exp((shape * 2 - 1) * math.log(self.aspect))
         area = self.block_size * rows * columns
         height = (area * aspect).sqrt().round().clamp(1, rows)
@@ -73,3 +81,7 @@ class InverseBlockMask(BlockMask):
     def scores(self, seed: int, positions: Tensor, grid: Sequence[int]) -> Tensor:
         """(B, N): tokens of the first rectangle score lowest."""
         return noise(seed, "mask", positions, math.prod(grid)) - self._rank(seed, positions, grid)
+
+    def _chosen(self) -> float:
+        """What stays visible."""
+        return 1 - self.ratio

@@ -16,13 +16,13 @@ def num_visible(tokens: int, ratio: float) -> int:
 
     Raises:
         ConfigError: a side would be left without a token.
-
     """
     visible = math.floor(tokens * (1 - ratio) + 1e-6)
     if not 0 < visible < tokens:
         raise ConfigError(
             f"mask.ratio={ratio} keeps {visible} of {tokens} tokens, and both sides need at least one. "
-            f"Choose a ratio from {1 / tokens:.4g} to {1 - 1 / tokens:.4g}, or a smaller modality.patch_size."
+            f"Choose a ratio from {math.ceil(1e4 / tokens) / 1e4:.4f} to {math.floor(1e4 - 1e4 / tokens) / 1e4:.4f}, "
+            "or a smaller modality.patch_size."
         )
     return visible
 
@@ -33,7 +33,6 @@ def hide_top(scores: Tensor, visible: int) -> Mask:
     Args:
         scores: (B, N) float.
         visible: tokens left visible in every row.
-
     """
     order = scores.argsort(dim=1, stable=True)
     return Mask(order[:, :visible].sort(dim=1).values, order[:, visible:].sort(dim=1).values)

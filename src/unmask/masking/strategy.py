@@ -18,7 +18,6 @@ class MaskStrategy(ABC):
 
     Raises:
         ConfigError: the ratio is not between 0 and 1.
-
     """
 
     uniform = False  # whether every token is hidden equally often, by construction

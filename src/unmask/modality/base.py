@@ -19,7 +19,6 @@ class Modality(nn.Module, ABC):
         grid: token counts along each axis; N is their product.
         target_size: P, values in the reconstruction target of one token.
         settings: the constructor's arguments as JSON types, for the backbone's own file.
-
     """
 
     grid: tuple[int, ...]
@@ -55,5 +54,4 @@ class Modality(nn.Module, ABC):
             mask: what was hidden.
             prediction: (B, N - V, P) the objective's reconstruction.
             normalized: whether targets were normalised by each token's own mean and deviation.
-
         """

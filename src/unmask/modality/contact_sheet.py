@@ -21,7 +21,6 @@ def contact_sheet(views: Sequence[Tensor], captions: Sequence[str]) -> np.ndarra
 
     Returns:
         (height, width, 3) uint8.
-
     """
     font = ImageFont.load_default(13)
     zoom = max(1, LEAST_SIDE // min(views[0].shape[-2:]))

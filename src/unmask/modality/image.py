@@ -34,7 +34,6 @@ class Image(Modality):
 
     Raises:
         ConfigError: the patch does not divide the image, or mean and std do not fit the channels.
-
     """
 
     pixel_mean: Tensor
@@ -100,7 +99,8 @@ class Image(Modality):
     def position(self, width: int) -> Tensor:
         """(N, width) sine-cosine table."""
         rows, columns = self.grid
-        return sincos_2d(width, (rows, columns))
+        own = width == self.settings["width"]
+        return sincos_2d(width, (rows, columns), "model.width" if own else "model.decoder.width")
 
     def target(self, batch: Batch, mask: Mask, normalize: bool) -> Tensor:
         """Pixels of the hidden patches, optionally each patch by its own mean and unbiased deviation."""
@@ -145,7 +145,6 @@ class ImageTransform:
     def __init__(self, size: tuple[int, ...], crop_scale: float, flip: bool) -> None:
         self.size = tuple(size)
         self.crop = v2.RandomResizedCrop(self.size, scale=(crop_scale, 1.0)) if crop_scale < 1 else None
-        self.still = v2.Compose([v2.Resize(min(self.size), InterpolationMode.BICUBIC), v2.CenterCrop(self.size)])
         self.flip = flip
 
     def __call__(self, sample: Sample) -> Tensor:
@@ -156,7 +155,12 @@ class ImageTransform:
             image = image[:, box["top"] : box["top"] + box["height"], box["left"] : box["left"] + box["width"]]
             image = v2.functional.resize(image, list(self.size), InterpolationMode.BICUBIC)
         elif image.shape[1:] != self.size:
-            image = self.still(image)
+            zoom = max(wanted / side for wanted, side in zip(self.size, image.shape[1:], strict=True))
+            covering = [
+                max(round(side * zoom), wanted) for side, wanted in zip(image.shape[1:], self.size, strict=True)
+            ]
+            image = v2.functional.resize(image, covering, InterpolationMode.BICUBIC)
+            image = v2.functional.center_crop(image, list(self.size))
         return image.flip(-1) if self.flip and torch.rand(()) < 0.5 else image
 
 

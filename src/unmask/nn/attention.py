@@ -17,7 +17,6 @@ class Attention(nn.Module):
     Args:
         width: D, token width.
         heads: attention heads; each is D / heads wide.
-
     """
 
     def __init__(self, width: int, heads: int) -> None:

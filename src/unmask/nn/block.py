@@ -15,7 +15,6 @@ class Block(nn.Module):
         heads: attention heads.
         mlp_ratio: hidden width of the feed-forward over D.
         norm_first: pre-norm (norm inside the branch) or post-norm (norm after the residual).
-
     """
 
     def __init__(self, width: int, heads: int, mlp_ratio: float = 4.0, norm_first: bool = True) -> None:

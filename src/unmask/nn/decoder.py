@@ -23,7 +23,6 @@ class TransformerDecoder(nn.Module):
         depth: blocks.
         heads: attention heads.
         output: P, values predicted for each hidden token.
-
     """
 
     position: Tensor

@@ -18,7 +18,6 @@ class Encoder(nn.Module):
 
     Raises:
         ConfigError: the heads do not divide the width.
-
     """
 
     def __init__(self, width: int, depth: int, heads: int, mlp_ratio: float = 4.0) -> None:

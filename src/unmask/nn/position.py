@@ -19,7 +19,6 @@ def sincos_2d(width: int, grid: tuple[int, int], key: str = "model.width") -> Te
 
     Raises:
         ConfigError: four does not divide the width.
-
     """
     if width % 4:
         raise ConfigError(f"{key}={width} cannot carry 2-D sine-cosine positions. Choose a multiple of 4.")

@@ -14,7 +14,6 @@ class Objective(nn.Module, ABC):
     Attributes:
         backbone: what is being pretrained.
         normalize: whether reconstruction targets are normalised token by token.
-
     """
 
     backbone: Backbone

@@ -17,7 +17,6 @@ class MAE(Objective):
         decoder_depth: blocks.
         decoder_heads: attention heads.
         normalize: predict each patch by its own mean and deviation (the paper's norm_pix_loss).
-
     """
 
     def __init__(

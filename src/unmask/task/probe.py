@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -31,21 +32,33 @@ def encode_all(encode: Callable[[Batch], Tensor], batch: Batch, device: torch.de
 
 
 def knn_accuracy(train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray) -> float:
-    """Share of test samples that the majority of the ten nearest (cosine) training samples gets right."""
+    """Share of test samples named by a vote of the ten nearest (cosine) training samples, the nearer the weightier."""
     neighbours = KNeighborsClassifier(min(NEIGHBOURS, len(train)), metric="cosine", weights="distance")
     return float(neighbours.fit(train, train_labels).score(test, test_labels))
 
 
 def linear_accuracy(train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray) -> float:
     """Test accuracy of logistic regression on standardised features, regularised as cross-validation likes best."""
+    if train.shape[1] > len(train):
+        # The classifier only sees directions that the training samples span, so fewer numbers say the same.
+        components = PCA().fit(train)
+        train, test = components.transform(train), components.transform(test)
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    folds = max(2, min(5, np.bincount(train_labels).min()))
-    search = GridSearchCV(classifier, {"logisticregression__C": INVERSE_REGULARISATION}, cv=folds)
+    fewest = np.unique(train_labels, return_counts=True)[1].min()
+    if fewest < 2:  # nothing to validate on
+        return float(classifier.fit(train, train_labels).score(test, test_labels))
+    search = GridSearchCV(
+        classifier, {"logisticregression__C": INVERSE_REGULARISATION}, cv=StratifiedKFold(min(5, fewest))
+    )
     return float(search.fit(train, train_labels).score(test, test_labels))
 
 
 def effective_rank(features: np.ndarray) -> float:
-    """exp(entropy of the normalised singular values) of centred features (B, D): 1 when collapsed, at most D."""
+    """exp(entropy of the normalised singular values) of centred features (B, D): how many directions they use.
+
+    From 1 (all on a line) to D. Features that are all but equal differ by noise in every direction, so look at their
+    deviation too.
+    """
     values = np.linalg.svd(features - features.mean(0), compute_uv=False)
     share = values / max(values.sum(), np.finfo(np.float32).tiny)
     return float(np.exp(-(share * np.log(np.maximum(share, np.finfo(np.float32).tiny))).sum()))

@@ -25,7 +25,6 @@ class PretrainData(L.LightningDataModule):
         global_batch: samples an optimiser step over all devices and accumulation.
         micro_batch: samples a device holds at once.
         num_workers: loader processes; the run is the same for any number.
-
     """
 
     def __init__(
@@ -69,7 +68,7 @@ class PretrainData(L.LightningDataModule):
             try:
                 sample = source[order[position]]
             except BrokenSample:
-                continue  # the training stream reports it
+                continue  # probes do with fewer; in training they are counted and named
             items.append(Item(self.still(sample), position, sample.label, ()))
             if len(items) == count:
                 break

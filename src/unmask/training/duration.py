@@ -20,7 +20,6 @@ def to_steps(key: str, value: str | float, samples: int, global_batch: int, tota
 
     Raises:
         ConfigError: the value has no meaning here.
-
     """
     match = _FORM.fullmatch(str(value))
     if not match:
@@ -32,7 +31,7 @@ def to_steps(key: str, value: str | float, samples: int, global_batch: int, tota
     if unit == "%" or (not unit and 0 < number < 1):
         if total is None:
             raise ConfigError(f"{key}={value} is a share of itself. Write it in steps, samples or epochs.")
-        steps = number * total / (100 if unit == "%" else 1)
+        return math.floor(round(number * total / (100 if unit == "%" else 1), 6))  # 5 % of one step is none
     else:
         steps = number * {"": 1, "step": 1, "sample": 1 / global_batch, "epoch": samples / global_batch}[unit]
     return math.ceil(round(steps, 6))

@@ -7,6 +7,7 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,11 @@ from unmask.files import written_whole
 PACKAGES = ("torch", "torchvision", "torchaudio", "lightning", "hydra-core", "omegaconf", "wandb", "unmask")
 
 
-def open_folder(folder: Path, resumed: bool) -> Path:
+def open_folder(folder: Path, resumed: bool) -> None:
     """Make the run folder.
 
     Raises:
         ConfigError: it holds another run, or cannot be written to.
-
     """
     if not resumed and (folder / "config.yaml").exists():
         raise ConfigError(
@@ -36,14 +36,13 @@ def open_folder(folder: Path, resumed: bool) -> Path:
         (folder / ".writable").unlink()
     except OSError as error:
         raise ConfigError(f"run_dir={folder} cannot be written to: {error.strerror}. Choose another folder.") from error
-    return folder
 
 
-def write_record(folder: Path, cfg: DictConfig) -> None:
-    """`config.yaml`, resolved, and `environment.json`; no secret enters either."""
+def write_record(folder: Path, cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """`config.yaml`, resolved; `overrides.json`, to resume from; `environment.json`, one entry a start. No secrets."""
     with written_whole(folder / "config.yaml") as aside:
         aside.write_text(OmegaConf.to_yaml(OmegaConf.create(public(cfg))))
-    environment = {
+    started = {
         "command": [_without_secrets(word) or "<secret>" for word in sys.argv],
         "git": _git_state(),
         "python": platform.python_version(),
@@ -53,8 +52,15 @@ def write_record(folder: Path, cfg: DictConfig) -> None:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
-    with written_whole(folder / "environment.json") as aside:
-        aside.write_text(json.dumps(environment, indent=2) + "\n")
+    path = folder / "environment.json"
+    starts = json.loads(path.read_text()) if path.exists() else []
+    with written_whole(path) as aside:
+        aside.write_text(json.dumps([*starts, started], indent=2) + "\n")
+    kept = [
+        word for word in overrides if _without_secrets(word) and word.partition("=")[0] not in ("resume", "run_dir")
+    ]
+    with written_whole(folder / "overrides.json") as aside:
+        aside.write_text(json.dumps(kept, indent=2) + "\n")
 
 
 def public(cfg: DictConfig) -> dict[str, Any]:

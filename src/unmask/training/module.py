@@ -31,7 +31,6 @@ class PretrainModule(L.LightningModule):
         output: what the objective returned for the last micro-batch.
         mask: the mask it was asked with.
         batch_ended: when the last micro-batch was done with, by `time.perf_counter`.
-
     """
 
     output: Output
@@ -65,7 +64,8 @@ class PretrainModule(L.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout and the like by address, so that no generator has to be saved."""
-        torch.manual_seed(address(self.seed, "step", self.global_step, int(batch.positions[0])))
+        accumulated = self.trainer.accumulate_grad_batches
+        torch.manual_seed(address(self.seed, "step", self.global_step, batch_idx % accumulated, self.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one micro-batch."""

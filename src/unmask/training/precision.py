@@ -13,7 +13,6 @@ def resolve_precision(name: str, device: str) -> str:
 
     Raises:
         ConfigError: fp16 on a CPU, whose losses would underflow without a scaler for it.
-
     """
     if name == "auto":
         native = cpu_has_bfloat16() if device == "cpu" else device != "cuda" or torch.cuda.is_bf16_supported()

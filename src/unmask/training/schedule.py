@@ -18,7 +18,6 @@ class WarmupCosine:
 
     Raises:
         ConfigError: the warm-up is as long as the training.
-
     """
 
     peak: float
@@ -27,11 +26,7 @@ class WarmupCosine:
     min_lr: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.warmup >= self.total:
-            raise ConfigError(
-                f"scheduler.warmup is {self.warmup} steps and the training {self.total}, so the peak is never reached. "
-                "Shorten scheduler.warmup ('5 %' is a share) or train longer (trainer.duration, trainer.max_steps)."
-            )
+        _check_warmup(self.warmup, self.total)
 
     def __call__(self, step: int) -> float:
         """The rate that optimiser step `step` (from zero) uses."""
@@ -43,13 +38,23 @@ class WarmupCosine:
 
 @dataclass(frozen=True)
 class Constant:
-    """Linear warm-up from zero, then the peak to the end; `total` and `min_lr` are what WarmupCosine takes too."""
+    """Linear warm-up from zero, then the peak to the end; the arguments of WarmupCosine, but for `min_lr`."""
 
     peak: float
     warmup: int
     total: int
-    min_lr: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_warmup(self.warmup, self.total)
 
     def __call__(self, step: int) -> float:
         """The rate that optimiser step `step` (from zero) uses."""
         return self.peak * min(1.0, step / self.warmup) if self.warmup else self.peak
+
+
+def _check_warmup(warmup: int, total: int) -> None:
+    if warmup >= total:
+        raise ConfigError(
+            f"scheduler.warmup is {warmup} steps and the training {total}, so the peak is never reached. "
+            "Shorten scheduler.warmup ('5 %' is a share) or train longer (trainer.duration, trainer.max_steps)."
+        )
