@@ -27,7 +27,7 @@ from unmask.nn.attention import cpu_has_bfloat16
 from unmask.nn.encoder import Encoder
 from unmask.objective.mae import MAE
 from unmask.schema import Batch
-from unmask.training.groups import decay_groups
+from unmask.training.groups import parameter_groups
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Step = Callable[[], None]
@@ -37,7 +37,7 @@ def our_step(batch: Batch, autocast: torch.autocast) -> Step:
     """One optimiser step of unmask's MAE Base, masks drawn anew."""
     image = Image(768, 224, 16, 3, MEAN, STD)
     mae = MAE(Backbone(image, Encoder(768, 12, 12)), 512, 8, 16, normalize=True)
-    optimizer = torch.optim.AdamW(decay_groups(mae, 0.05), lr=1e-4, betas=(0.9, 0.95), fused=True)
+    optimizer = torch.optim.AdamW(parameter_groups(mae, 0.05), lr=1e-4, betas=(0.9, 0.95), fused=True)
     strategy = RandomMask(0.75)
 
     def step() -> None:
@@ -109,8 +109,9 @@ def main() -> None:
     for precision in flags.precision:
         emulated = precision == "bf16" and not cpu_has_bfloat16()
         if emulated:
-            print("bf16: this CPU has no bfloat16 matrix instructions, so both sides emulate it; 1 round of batch 2")
-        measure(precision, 2 if emulated else flags.batch, 1 if emulated else flags.rounds, flags.profile)
+            print("bf16: this CPU has no bfloat16 matrix instructions and would emulate it, minutes a step: left out")
+        else:
+            measure(precision, flags.batch, flags.rounds, flags.profile)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import torch
 from tests.conftest import make_mae
 from unmask.errors import ConfigError
 from unmask.training.duration import to_steps
-from unmask.training.groups import decay_groups
+from unmask.training.groups import layer_scale, parameter_groups
 from unmask.training.precision import resolve_precision
 from unmask.training.schedule import Constant, WarmupCosine
 
@@ -62,7 +62,7 @@ def test_a_training_cannot_be_a_share_of_itself():
 
 def test_vectors_and_biases_do_not_decay_and_tokens_do():
     mae = make_mae()
-    decayed, plain = decay_groups(mae, 0.05)
+    decayed, plain = sorted(parameter_groups(mae, 0.05), key=lambda group: -group["weight_decay"])
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.05, 0)
     names = {id(p): name for name, p in mae.named_parameters()}
     assert {names[id(p)] for p in plain["params"]} == {
@@ -70,6 +70,25 @@ def test_vectors_and_biases_do_not_decay_and_tokens_do():
     }
     assert {"backbone.class_token", "decoder.mask_token"} <= {names[id(p)] for p in decayed["params"]}
     assert len(decayed["params"]) + len(plain["params"]) == len(names)
+
+
+def test_layer_wise_rates_are_maes():
+    def scales(decay: float, depth: int) -> list[float]:
+        blocks = (f"backbone.encoder.blocks.{i}.attn.qkv.weight" for i in (0, depth - 1))
+        names = ("backbone.modality.projection.weight", *blocks, "decoder.predict.weight")
+        return [layer_scale(name, decay, depth) for name in names]
+
+    assert scales(0.65, 12) == pytest.approx([0.003697206, 0.005688009, 0.65, 1], rel=1e-6)
+    assert scales(0.75, 24)[:2] == pytest.approx([7.525434e-4, 1.003391e-3], rel=1e-6)
+    assert scales(0.75, 32)[0] == pytest.approx(7.533932e-5, rel=1e-6)
+    assert layer_scale("backbone.class_token", 0.5, 2) == 0.125
+    assert layer_scale("backbone.encoder.norm.weight", 0.5, 2) == 1
+
+
+def test_every_layer_gets_its_group():
+    groups = parameter_groups(make_mae(depth=2), 0.05, layer_decay=0.5, depth=2)
+    assert {group["lr_scale"] for group in groups} == {0.125, 0.25, 0.5, 1.0}
+    assert sum(len(group["params"]) for group in groups) == len(list(make_mae(depth=2).parameters()))
 
 
 def test_auto_precision_is_bfloat16_only_where_the_hardware_has_it(monkeypatch: pytest.MonkeyPatch):

@@ -84,7 +84,15 @@ def build_pretraining(cfg: DictConfig) -> Pretraining:
     )
     micro_batch = _micro_batch(cfg, trainer.world_size)
     trainer.accumulate_grad_batches = cfg.data.global_batch_size // (micro_batch * trainer.world_size)
-    module = PretrainModule(objective, masking, _optimizer(cfg), cfg.optimizer.weight_decay, schedule, cfg.seed)
+    module = PretrainModule(
+        objective,
+        masking,
+        make_optimizer=_optimizer(cfg),
+        weight_decay=cfg.optimizer.weight_decay,
+        layer_decay=cfg.optimizer.layer_decay,
+        learning_rate=schedule,
+        seed=cfg.seed,
+    )
     try:
         module.configure_optimizers()
     except (TypeError, ValueError) as error:
@@ -255,7 +263,7 @@ def _arguments(node: DictConfig) -> dict[str, Any]:
 
 
 def _optimizer(cfg: DictConfig) -> Any:
-    mine = ("base_lr", "lr", "weight_decay")
+    mine = ("base_lr", "lr", "weight_decay", "layer_decay")
     return _create(OmegaConf.create({k: v for k, v in cfg.optimizer.items() if k not in mine}))
 
 
@@ -321,5 +329,5 @@ def _run_id(folder: Path) -> str:
 def _quiet() -> None:
     """Lightning's advice that does not fit here: the stream is endless, and workers are the user's choice."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for words in ("does not have many workers", "number of training batches", "Checkpoint directory"):
+    for words in ("does not have many workers", "number of training batches", "treespec"):
         warnings.filterwarnings("ignore", f".*{words}.*")

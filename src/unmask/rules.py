@@ -78,6 +78,7 @@ RULES = {
     "optimizer.base_lr": _number("a learning rate at 256 samples", 0, open_low=True),
     "optimizer.lr": _number("a learning rate", 0, optional=True, open_low=True),
     "optimizer.weight_decay": _number("a decay", 0),
+    "optimizer.layer_decay": _number("a share", 0, 1, open_low=True),
     "scheduler.min_lr": _number("a learning rate", 0),
     "precision.name": _choice("auto", "fp32", "bf16", "fp16"),
     "trainer.max_steps": _whole(1, "optimiser steps", optional=True),

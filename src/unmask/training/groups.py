@@ -1,16 +1,40 @@
-"""Which parameters decay."""
+"""Which parameters decay, and how fast each layer learns."""
 
+import re
+from collections import defaultdict
 from typing import Any
 
 from torch import nn
 
+_BLOCK = re.compile(r"backbone\.encoder\.blocks\.(\d+)\.")
 
-def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups for an optimiser: vectors and biases without decay, everything else with.
+
+def parameter_groups(
+    module: nn.Module, weight_decay: float, layer_decay: float = 1.0, depth: int = 0
+) -> list[dict[str, Any]]:
+    """Groups for an optimiser: vectors and biases without decay, everything else with; each with its `lr_scale`.
 
     Class and mask tokens have three axes and do decay, as in MAE's pretraining (arXiv 2111.06377).
+
+    Args:
+        module: holds a `backbone`.
+        weight_decay: of parameters that decay.
+        layer_decay: a layer's rate over that of the layer above (arXiv 2106.08254); 1 for all alike.
+        depth: encoder blocks.
     """
-    trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-    plain = [p for name, p in trained if p.ndim <= 1 or name.endswith(".bias")]
-    decayed = [p for name, p in trained if not (p.ndim <= 1 or name.endswith(".bias"))]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            decay = 0.0 if parameter.ndim <= 1 or name.endswith(".bias") else weight_decay
+            groups[layer_scale(name, layer_decay, depth), decay].append(parameter)
+    return [{"params": params, "weight_decay": d, "lr_scale": scale} for (scale, d), params in groups.items()]
+
+
+def layer_scale(name: str, layer_decay: float, depth: int) -> float:
+    """`decay ** (depth + 1 - id)`: embedding and class token have id 0, block i has i + 1, all else keeps its rate."""
+    block = _BLOCK.match(name)
+    if block:
+        return layer_decay ** (depth - int(block[1]))
+    if name.startswith(("backbone.modality.", "backbone.class_token")):
+        return layer_decay ** (depth + 1)
+    return 1.0

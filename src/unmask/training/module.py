@@ -13,7 +13,7 @@ from unmask.address import address
 from unmask.masking.strategy import MaskStrategy
 from unmask.objective.base import Objective
 from unmask.schema import Batch, Mask, Output
-from unmask.training.groups import decay_groups
+from unmask.training.groups import parameter_groups
 
 
 class PretrainModule(L.LightningModule):
@@ -24,6 +24,7 @@ class PretrainModule(L.LightningModule):
         masking: the strategy.
         make_optimizer: from parameter groups to an optimiser.
         weight_decay: for parameters that decay.
+        layer_decay: a layer's learning rate over that of the layer above.
         learning_rate: by optimiser step.
         seed: the run's.
 
@@ -43,6 +44,7 @@ class PretrainModule(L.LightningModule):
         masking: MaskStrategy,
         make_optimizer: Callable[[list[dict[str, Any]]], Optimizer],
         weight_decay: float,
+        layer_decay: float,
         learning_rate: Callable[[int], float],
         seed: int,
     ) -> None:
@@ -51,12 +53,15 @@ class PretrainModule(L.LightningModule):
         self.masking = masking
         self.make_optimizer = make_optimizer
         self.weight_decay = weight_decay
+        self.layer_decay = layer_decay
         self.learning_rate = learning_rate
         self.seed = seed
 
     def configure_optimizers(self) -> Optimizer:
-        """Two parameter groups; the rate is set by `optimizer_step`."""
-        return self.make_optimizer(decay_groups(self.objective, self.weight_decay))
+        """Parameter groups by decay and layer; the rate is set by `optimizer_step`."""
+        depth = self.objective.backbone.encoder.depth
+        groups = parameter_groups(self.objective, self.weight_decay, self.layer_decay, depth)
+        return self.make_optimizer(groups)
 
     def draw_mask(self, positions: Tensor) -> Mask:
         """The mask of each stream position (B,)."""
@@ -78,7 +83,7 @@ class PretrainModule(L.LightningModule):
     ) -> None:
         """Set this step's rate, then step."""
         for group in optimizer.param_groups:
-            group["lr"] = self.learning_rate(self.global_step)
+            group["lr"] = self.learning_rate(self.global_step) * group["lr_scale"]
         optimizer.step(closure=optimizer_closure)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
