@@ -90,7 +90,7 @@ MISTAKES = [
     # Run folders.
     (["resume={tmp}/nowhere"], "is not a run: it holds no overrides.json"),
     (["resume={tmp}/empty"], "is not a run"),
-    (["resume={tmp}/saved", "model=small"], "model.base_lr was"),
+    (["resume={tmp}/saved", "model=small"], "model.name was tiny in"),
     (["resume={tmp}/saved", "trainer.max_step=9"], "Did you mean trainer.max_steps?"),
     (["resume={tmp}/saved", "seed=3"], "seed was 0 in"),
     (["resume={tmp}/saved", "model.width=32"], "model.width was 64 in"),
