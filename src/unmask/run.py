@@ -101,7 +101,7 @@ class MaskAuditRun:
                 f"{result.coverage.min():.4f} / {result.coverage.max():.4f}",
             ),
             ("neighbour of a hidden token hidden too", f"{result.together:.4f}"),
-            ("hidden tokens in a row", f"{result.run_length:.2f}"),
+            ("block size: tokens in a row, hidden / visible", f"{result.hidden_run:.2f} / {result.visible_run:.2f}"),
         ):
             table.add_row(what, value)
         Console().print(table)

@@ -19,14 +19,16 @@ class MaskAudit:
         ratio: (least, mean, most) hidden fraction of a mask.
         coverage: grid-shaped share of masks that hide each token.
         together: chance that the right or lower neighbour of a hidden token is hidden too; `ratio` if independent.
-        run_length: mean length, in tokens, of unbroken hidden runs along the last axis of the grid.
+        hidden_run: mean length, in tokens, of unbroken hidden runs along the last axis of the grid.
+        visible_run: the same of visible tokens.
         bias: why the masks are not what they claim to be, or None.
     """
 
     ratio: tuple[float, float, float]
     coverage: Tensor
     together: float
-    run_length: float
+    hidden_run: float
+    visible_run: float
     bias: str | None
 
 
@@ -42,13 +44,12 @@ def audit(strategy: MaskStrategy, grid: Sequence[int], seed: int, count: int = 1
     pairs = [(hidden.narrow(d, 0, n - 1), hidden.narrow(d, 1, n - 1)) for d, n in enumerate(hidden.shape[1:], start=1)]
     both = sum((a & b).sum().item() for a, b in pairs)
     first = sum(a.sum().item() for a, _ in pairs)
-    starts = hidden.clone()
-    starts[..., 1:] &= ~hidden[..., :-1]
     return MaskAudit(
         ratio=(fractions.min().item(), fractions.mean().item(), fractions.max().item()),
         coverage=coverage,
         together=both / max(first, 1),
-        run_length=hidden.sum().item() / max(starts.sum().item(), 1),
+        hidden_run=_run_length(hidden),
+        visible_run=_run_length(~hidden),
         bias=_bias(coverage, count, strategy.uniform),
     )
 
@@ -57,6 +58,13 @@ def as_grid(mask: Mask, grid: Sequence[int]) -> Tensor:
     """(B, *grid) bool, true at hidden tokens."""
     flat = torch.zeros(len(mask.hidden), math.prod(grid), dtype=torch.bool)
     return flat.scatter_(1, mask.hidden, True).view(-1, *grid)
+
+
+def _run_length(members: Tensor) -> float:
+    """Mean length of unbroken runs of true values along the last axis."""
+    starts = members.clone()
+    starts[..., 1:] &= ~members[..., :-1]
+    return members.sum().item() / max(starts.sum().item(), 1)
 
 
 def _bias(coverage: Tensor, count: int, uniform: bool) -> str | None:

@@ -1,4 +1,4 @@
-"""From scores to a mask of exact size, and from a mask to tokens."""
+"""From scores to a mask of exact size, and from tokens to those of a mask."""
 
 import math
 
@@ -44,10 +44,3 @@ def gather(tokens: Tensor, index: Tensor) -> Tensor:
     batch, count, width = tokens.shape
     offset = torch.arange(batch, device=index.device)[:, None] * count
     return tokens.reshape(batch * count, width).index_select(0, (index + offset).flatten()).view(batch, -1, width)
-
-
-def scatter(visible: Tensor, hidden: Tensor, mask: Mask) -> Tensor:
-    """Put tokens back in grid order: (B, V, D) and (B, N - V, D) to (B, N, D)."""
-    index = torch.cat([mask.visible, mask.hidden], dim=1)
-    together = torch.cat([visible, hidden], dim=1)
-    return torch.empty_like(together).scatter_(1, index[:, :, None].expand_as(together), together)
