@@ -122,6 +122,17 @@ def test_wandb_writes_an_offline_run_without_a_key(tmp_path: Path):
     assert "wandb sync" in result.stdout
 
 
+def test_each_arm_of_a_sweep_is_a_wandb_run_of_its_own(train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    quick = [word for word in QUICK if word != "logger=csv"]
+    train("-m", "run_dir=null", *quick, "trainer.max_steps=3", "logger=wandb", "seed=0,1")
+    runs = sorted(tmp_path.rglob("run-*.wandb"))
+    assert len({path.name for path in runs}) == 2
+    assert len({path.parents[2] for path in runs}) == 2
+
+
 def test_the_audit_draws_and_judges_ten_thousand_masks(train, capsys: pytest.CaptureFixture[str]):
     folder = train("mask_audit=true", "mask=inverse_block")
     out = capsys.readouterr().out

@@ -51,7 +51,13 @@ class Pretraining:
             say(line)
         if self.checkpoint is not None:
             say(f"resumed from {self.checkpoint}")
-        self.trainer.fit(self.module, datamodule=self.data, ckpt_path=self.checkpoint, weights_only=True)
+        try:
+            self.trainer.fit(self.module, datamodule=self.data, ckpt_path=self.checkpoint, weights_only=True)
+        finally:
+            if any(isinstance(logger, WandbLogger) for logger in self.trainer.loggers):
+                import wandb  # half a second that only its users pay
+
+                wandb.finish()  # else the next arm of a sweep goes on writing into this run
         steps, total = self.trainer.global_step, self.trainer.max_steps
         if self.checkpointing.stopped_by is not None and steps < total:
             say(f"stopped by {self.checkpointing.stopped_by.name} after step {steps} of {total}; everything is saved")
