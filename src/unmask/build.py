@@ -64,24 +64,7 @@ def build_pretraining(cfg: DictConfig) -> Pretraining:
     if precision == "16-mixed" and "fused" in cfg.optimizer:
         cfg.optimizer.fused = False  # a fused step unscales by itself, too late for clipping and for the logged norm
     folder = run_folder(cfg)
-    trainer = L.Trainer(
-        accelerator=cfg.trainer.accelerator,
-        devices=cfg.trainer.devices,
-        precision=precision,  # type: ignore[arg-type]
-        max_steps=steps,
-        max_epochs=-1,  # the stream has no end; epochs are ours to count
-        gradient_clip_val=cfg.trainer.gradient_clip,
-        detect_anomaly=cfg.trainer.detect_anomaly,
-        profiler=cfg.trainer.profiler,
-        callbacks=list(callbacks.values()),
-        logger=False,
-        plugins=[AtomicCheckpointIO()],
-        default_root_dir=folder,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
+    trainer = build_trainer(cfg, folder, steps, precision, callbacks)
     micro_batch = _micro_batch(cfg, trainer.world_size)
     trainer.accumulate_grad_batches = cfg.data.global_batch_size // (micro_batch * trainer.world_size)
     module = PretrainModule(
@@ -113,6 +96,30 @@ def build_pretraining(cfg: DictConfig) -> Pretraining:
     trainer.loggers = build_loggers(cfg, folder, start)
     checkpointing = next(c for c in callbacks.values() if isinstance(c, Checkpointing))
     return Pretraining(trainer, module, data, checkpointing, folder, checkpoint, tuple(describe(cfg, trainer, steps)))
+
+
+def build_trainer(
+    cfg: DictConfig, folder: Path, steps: int, precision: str, callbacks: dict[str, L.Callback]
+) -> L.Trainer:
+    """Lightning's, with what is ours switched off: its loggers come later, its checkpoints, bar and sampler never."""
+    return L.Trainer(
+        accelerator=cfg.trainer.accelerator,
+        devices=cfg.trainer.devices,
+        precision=precision,  # type: ignore[arg-type]
+        max_steps=steps,
+        max_epochs=-1,  # the stream has no end; epochs are ours to count
+        gradient_clip_val=cfg.trainer.gradient_clip,
+        detect_anomaly=cfg.trainer.detect_anomaly,
+        profiler=cfg.trainer.profiler,
+        callbacks=list(callbacks.values()),
+        logger=False,
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=folder,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
 
 
 def build_mask_audit(cfg: DictConfig) -> MaskAuditRun:
