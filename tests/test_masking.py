@@ -104,7 +104,7 @@ def test_a_single_block_is_one_whole_rectangle():
 
 def test_the_audit_finds_a_strategy_that_prefers_a_side():
     class Leaning(RandomMask):
-        def scores(self, seed, positions, grid):
+        def scores(self, seed, positions, grid, counts=None):
             return super().scores(seed, positions, grid) + torch.linspace(0, 0.05, math.prod(grid))
 
     class LeaningBlock(Leaning):

@@ -12,7 +12,7 @@ from unmask.errors import ConfigError
 from unmask.masking.random import RandomMask
 from unmask.modality.image import Image
 from unmask.nn.attention import attend, attend_matmul, prefer_matmul
-from unmask.nn.block import Block
+from unmask.nn.block import Block, Style
 from unmask.nn.encoder import Encoder
 from unmask.nn.patch import patchify, unpatchify
 from unmask.nn.position import sincos_2d
@@ -32,7 +32,7 @@ def test_parameter_counts_are_the_papers(width, depth, heads, patch, encoder, de
     count = lambda module: sum(p.numel() for p in module.parameters())  # noqa: E731
     assert count(mae.backbone) == encoder
     assert count(mae.decoder) == decoder
-    tables = (mae.backbone.tokens + 1) * (width + 512)  # stored as parameters in the released code
+    tables = (len(mae.backbone.modality.table) + 1) * (width + 512)  # stored as parameters in the released code
     assert count(mae) + tables == everything
 
 
@@ -100,7 +100,7 @@ def test_a_pre_norm_block_with_zero_branches_is_the_identity():
 
 
 def test_a_post_norm_block_with_zero_branches_only_normalises():
-    block = Block(16, 2, norm_first=False)
+    block = Block(16, 2, style=Style(norm_first=False))
     for module in (block.attn.proj, block.mlp[2]):
         nn.init.zeros_(module.weight)
         nn.init.zeros_(module.bias)
@@ -111,7 +111,7 @@ def test_a_post_norm_block_with_zero_branches_only_normalises():
 
 @pytest.mark.parametrize("norm_first", [True, False])
 def test_a_block_that_computes_the_last_tokens_gives_what_the_whole_block_gives_there(norm_first: bool):
-    block = Block(16, 2, norm_first=norm_first)
+    block = Block(16, 2, style=Style(norm_first=norm_first))
     x = torch.randn(2, 9, 16)
     for whole, part in zip(block(x), block(x, last=4), strict=True):
         torch.testing.assert_close(whole[:, -4:], part, rtol=1e-5, atol=1e-6)

@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +13,27 @@ from torch import Tensor, nn
 
 from unmask.errors import ConfigError
 from unmask.files import written_whole
+from unmask.masking.select import gather
 from unmask.modality.base import Modality
+from unmask.nn.block import Style
 from unmask.nn.encoder import Encoder
 from unmask.nn.init import TOKEN_STD
+from unmask.nn.position_bias import Alibi, RelativeBias
 from unmask.schema import Batch, Mask
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Backbone(nn.Module):
-    """Embed, position, select, encode: the one path from a batch to features.
+    """Embed, corrupt, position, select, encode: the one path from a batch to features.
 
     Args:
         modality: how samples become tokens.
         encoder: the trunk.
-        class_token: put a learned token, at position zero, before the grid tokens.
+        class_token: put a learned token, without a position, before the grid tokens.
     """
+
+    position_bias: Alibi | RelativeBias | None
 
     def __init__(self, modality: Modality, encoder: Encoder, class_token: bool = True) -> None:
         super().__init__()
@@ -36,24 +42,76 @@ class Backbone(nn.Module):
         self.prefix = int(class_token)
         self.class_token = nn.Parameter(torch.zeros(1, self.prefix, encoder.width))
         nn.init.normal_(self.class_token, std=TOKEN_STD)
+        self.position_bias = _position_bias(encoder, modality.grid, self.prefix)
 
-    @property
-    def tokens(self) -> int:
-        """N, grid tokens of a sample."""
-        return math.prod(self.modality.grid)
+    def encode(
+        self,
+        batch: Batch,
+        mask: Mask | None = None,
+        fill: Tensor | None = None,
+        keep_hidden: bool = False,
+        local: Tensor | None = None,
+    ) -> Tensor:
+        """(B, prefix + V, D) features of the visible tokens; of all without a mask or with `keep_hidden`.
 
-    def encode(self, batch: Batch, mask: Mask | None = None) -> Tensor:
-        """(B, prefix + V, D) features of the visible tokens; without a mask, of all.
-
-        The prefix joins after selection, so masks index grid tokens only.
+        The arguments are those of `prepare`.
         """
-        tokens = self.modality.embed(batch, mask)
+        return self.encoder(*self.prepare(batch, mask, fill, keep_hidden, local))
+
+    def prepare(
+        self,
+        batch: Batch,
+        mask: Mask | None = None,
+        fill: Tensor | None = None,
+        keep_hidden: bool = False,
+        local: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """What the encoder takes: its tokens, and what is added to its attention scores.
+
+        Hidden tokens are replaced before positions are added, since positions may look at neighbours. The prefix
+        joins last, so masks index grid tokens only.
+
+        Args:
+            batch: the samples.
+            mask: what is hidden; None for nothing.
+            fill: stands where tokens are hidden, broadcast to (B, N, D); None for zeros.
+            keep_hidden: the encoder sees all places, filled where hidden; else the visible ones only.
+            local: (B, N, D) what `modality.embed` made of the batch, where that is at hand.
+        """
+        modality = self.modality
+        visible = None if mask is None or keep_hidden else mask.visible
+        real = modality.real(batch)
+        if visible is not None and modality.pointwise:  # equal to what follows, and cheaper
+            tokens = modality.embed(batch, visible) if local is None else gather(local, visible)
+            tokens = modality.add_position(tokens, visible)
+        else:
+            tokens = modality.embed(batch) if local is None else local
+            if mask is not None:
+                fill = tokens.new_zeros(()) if fill is None else fill.to(tokens.dtype)
+                tokens = torch.where(mask.is_hidden(tokens.shape[1])[..., None], fill, tokens)
+            tokens = modality.add_position(tokens, real=real)
+            if visible is not None:
+                tokens = gather(tokens, visible)
         prefix = self.class_token.expand(len(tokens), -1, -1)
-        return self.encoder(torch.cat([prefix.to(tokens.dtype), tokens], dim=1))
+        bias = self._attention_bias(math.prod(modality.grid_of(batch)), visible, real)
+        return torch.cat([prefix.to(tokens.dtype), tokens], dim=1), bias
 
     def features(self, batch: Batch) -> Tensor:
         """(B, D) float32: the mean of the grid tokens' features of the whole sample."""
-        return self.encode(batch)[:, self.prefix :].float().mean(1)
+        tokens = self.encode(batch)[:, self.prefix :].float()
+        real = self.modality.real(batch)
+        if real is None:
+            return tokens.mean(1)
+        return (tokens * real[..., None]).sum(1) / real.sum(1, keepdim=True)
+
+    def _attention_bias(self, tokens: int, visible: Tensor | None, real: Tensor | None) -> Tensor | None:
+        """Position bias and padding as one tensor that broadcasts to (B, heads, T, T), or None for neither."""
+        bias = None if self.position_bias is None else self.position_bias(tokens, visible)
+        if real is None:
+            return bias
+        seen = real if visible is None else real.gather(1, visible)
+        seen = nn.functional.pad(seen, (self.prefix, 0), value=True)[:, None, None]
+        return seen if bias is None else bias.masked_fill(~seen, float("-inf"))
 
     def settings(self) -> dict[str, Any]:
         """All that `from_settings` needs, as JSON types."""
@@ -62,6 +120,7 @@ class Backbone(nn.Module):
             "format": FORMAT,
             "modality": {"class": f"{kind.__module__}.{kind.__qualname__}", **self.modality.settings},
             "encoder": {k: getattr(encoder, k) for k in ("width", "depth", "heads", "mlp_ratio")},
+            "style": asdict(encoder.style),
             "class_token": bool(self.prefix),
         }
 
@@ -73,7 +132,8 @@ class Backbone(nn.Module):
         if not module.startswith("unmask.modality."):  # a file must not choose what code runs
             raise ConfigError(f"The backbone's modality {module}.{name} is not part of unmask, so it is not loaded.")
         kind = getattr(importlib.import_module(module), name)
-        return Backbone(kind(**modality), Encoder(**settings["encoder"]), settings["class_token"])
+        encoder = Encoder(**settings["encoder"], style=Style(**settings["style"]))
+        return Backbone(kind(**modality), encoder, settings["class_token"])
 
     def save(self, folder: Path) -> None:
         """Write `model.safetensors` and `config.json`, each whole or not at all."""
@@ -102,3 +162,15 @@ class Backbone(nn.Module):
         backbone = Backbone.from_settings(settings)
         backbone.load_state_dict(load_file(folder / "model.safetensors"))
         return backbone
+
+
+def _position_bias(encoder: Encoder, grid: tuple[int, ...], prefix: int) -> Alibi | RelativeBias | None:
+    kind = encoder.style.position_bias
+    if kind == "relative":
+        if len(grid) != 2:
+            raise ConfigError(
+                f"encoder.position_bias=relative needs a grid of two axes, and this one has {len(grid)}. "
+                "Use encoder.position_bias=alibi or none."
+            )
+        return RelativeBias(grid, prefix, encoder.heads)
+    return Alibi(prefix, encoder.heads) if kind == "alibi" else None

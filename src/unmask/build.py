@@ -26,6 +26,7 @@ from unmask.errors import ConfigError
 from unmask.masking.select import num_visible
 from unmask.masking.strategy import MaskStrategy
 from unmask.modality.base import Modality
+from unmask.nn.block import Style
 from unmask.nn.encoder import Encoder
 from unmask.run import MaskAuditRun, Pretraining
 from unmask.training.checkpoint import AtomicCheckpointIO, newest_checkpoint
@@ -57,7 +58,8 @@ def build_pretraining(cfg: DictConfig) -> Pretraining:
         total=steps,
     )
     backbone = Backbone(modality, _encoder(cfg), cfg.model.class_token)
-    objective = _create(cfg.objective, backbone=backbone)
+    given = {"tau_steps": _steps(cfg, "objective.tau_steps", len(train), steps)} if "tau_steps" in cfg.objective else {}
+    objective = _create(cfg.objective, backbone=backbone, **given)
 
     callbacks = build_callbacks(cfg, len(train), steps)
     precision = resolve_precision(cfg.precision.name, _device_type(cfg))
@@ -275,7 +277,8 @@ def _optimizer(cfg: DictConfig) -> Any:
 
 
 def _encoder(cfg: DictConfig) -> Encoder:
-    return Encoder(cfg.model.width, cfg.model.depth, cfg.model.heads, cfg.model.mlp_ratio)
+    style = {key: value for key, value in cfg.encoder.items() if key != "name"}
+    return Encoder(cfg.model.width, cfg.model.depth, cfg.model.heads, cfg.model.mlp_ratio, Style(**style))
 
 
 def _steps(cfg: DictConfig, key: str, samples: int, steps: int) -> int:
@@ -336,5 +339,5 @@ def _run_id(folder: Path) -> str:
 def _quiet() -> None:
     """Lightning's advice that does not fit here: the stream is endless, and workers are the user's choice."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for words in ("does not have many workers", "number of training batches", "treespec"):
+    for words in ("does not have many workers", "number of training batches", "treespec", "in eval mode at the start"):
         warnings.filterwarnings("ignore", f".*{words}.*")

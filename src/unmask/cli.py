@@ -24,6 +24,7 @@ CONF = Path(__file__).parents[2] / "conf"
 FIXED = (
     "seed",
     "model",
+    "encoder",
     "modality",
     "objective",
     "mask",

@@ -1,6 +1,7 @@
 """The few things that travel between layers, with their shapes."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -8,7 +9,10 @@ from torch import Tensor
 
 
 class Sample(NamedTuple):
-    """One item of a data source: for images a uint8 tensor (C, H, W); the label is None where there is none."""
+    """One item of a data source; the label is None where there is none.
+
+    The value is uint8 (C, H, W) for an image, float32 (samples,) at 16 kHz for speech, int64 (N,) token ids for text.
+    """
 
     value: Tensor
     label: int | None
@@ -23,44 +27,71 @@ class Batch:
         positions: (B,) int64, each sample's position in the training stream: the address of its randomness.
         labels: (B,) int64, or None where the source has no labels.
         broken: one line for each sample that could not be read and was replaced.
+        lengths: (B,) int64, how much of each row of `inputs` is real, where rows are padded at their end; else None.
     """
 
     inputs: Tensor
     positions: Tensor
     labels: Tensor | None = None
     broken: tuple[str, ...] = ()
+    lengths: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
         """The same batch on another device. Lightning calls this."""
-        labels = None if self.labels is None else self.labels.to(device, non_blocking=non_blocking)
-        inputs = self.inputs.to(device, non_blocking=non_blocking)
-        return Batch(inputs, self.positions.to(device, non_blocking=non_blocking), labels, self.broken)
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "Batch":
         """Page-locked copies, for transfers to a GPU. The loader calls this."""
-        labels = None if self.labels is None else self.labels.pin_memory()
-        return Batch(self.inputs.pin_memory(), self.positions.pin_memory(), labels, self.broken)
+        return self._each(Tensor.pin_memory)
+
+    def rows(self, start: int, stop: int) -> "Batch":
+        """Some of the samples; nothing is copied."""
+        return self._each(lambda tensor: tensor[start:stop])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        labels, lengths = (None if x is None else change(x) for x in (self.labels, self.lengths))
+        return replace(
+            self, inputs=change(self.inputs), positions=change(self.positions), labels=labels, lengths=lengths
+        )
 
 
 @dataclass(frozen=True)
 class Mask:
     """Which grid tokens are visible and which are hidden; every token is in one of the two, prefix tokens in none.
 
+    Rows of different counts are made rectangular by entries that do not count: padding tokens, in either tensor, or
+    a hidden token that is listed twice.
+
     Attributes:
         visible: (B, V) int64 token indices, ascending.
-        hidden: (B, N - V) int64 token indices, ascending.
+        hidden: (B, H) int64 token indices, ascending where all count.
+        counted: (B, H) bool, which entries of `hidden` are to be predicted; None for all.
     """
 
     visible: Tensor
     hidden: Tensor
+    counted: Tensor | None = None
 
     @property
     def fraction(self) -> float:
-        """Hidden tokens over all tokens."""
+        """Hidden entries over all."""
         return self.hidden.shape[1] / (self.hidden.shape[1] + self.visible.shape[1])
+
+    def is_hidden(self, tokens: int) -> Tensor:
+        """(B, N) bool, true at hidden tokens."""
+        return torch.zeros(len(self.hidden), tokens, dtype=torch.bool, device=self.hidden.device).scatter_(
+            1, self.hidden, True
+        )
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of (B, H, ...) over hidden tokens that count, and over all further axes."""
+        if self.counted is None:
+            return values.mean()
+        weight = self.counted.view(*self.counted.shape, *[1] * (values.ndim - 2))
+        return (values * weight).sum() / (self.counted.sum().clamp(min=1) * values[0, 0].numel())
 
 
 @dataclass(frozen=True)

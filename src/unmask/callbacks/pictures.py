@@ -4,7 +4,6 @@ from pathlib import Path
 
 import lightning.pytorch as L
 import numpy as np
-import torch
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image as PILImage
 
@@ -59,8 +58,8 @@ class Pictures(L.Callback):
 def draw_picture(module: PretrainModule, samples: Batch) -> np.ndarray:
     """(height, width, 3) uint8: what the modality makes of the objective's prediction."""
     samples = samples.to(module.device)
-    mask = module.draw_mask(samples.positions)
-    objective = module.objective
-    with torch.inference_mode():
-        prediction = objective.predict(samples, mask).float()
+    mask = module.draw_mask(samples)
+    with module.judged() as objective:
+        prediction = objective.predict(samples, mask)
+        prediction = None if prediction is None else prediction.float()
         return objective.backbone.modality.picture(samples, mask, prediction, objective.normalize)

@@ -46,7 +46,8 @@ class Probes(L.Callback):
             return
         assert isinstance(pl_module, PretrainModule)
         self._read(trainer)
-        features = self._encode(pl_module.objective.backbone.features, pl_module.device)
+        with pl_module.judged() as objective:
+            features = self._encode(objective.backbone.features, pl_module.device)
         metrics = {"effective_rank": effective_rank(features[0])}
         if self._labelled:
             metrics["knn_accuracy"] = self._score(knn_accuracy, features)
@@ -63,7 +64,7 @@ class Probes(L.Callback):
         trained = pl_module.objective.backbone
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(pl_module.seed)
-            untrained = Backbone.from_settings(trained.settings()).to(pl_module.device)
+            untrained = Backbone.from_settings(trained.settings()).to(pl_module.device).eval()
         encoders: dict[str, Encode] = {
             "pretrained": trained.features,
             "random encoder": untrained.features,
@@ -71,7 +72,8 @@ class Probes(L.Callback):
         }
         rows = {}
         for name, encode in encoders.items():
-            features = self._encode(encode, pl_module.device)
+            with pl_module.judged():
+                features = self._encode(encode, pl_module.device)
             rows[name] = {
                 "knn_accuracy": self._score(knn_accuracy, features),
                 "linear_accuracy": self._score(linear_accuracy, features),

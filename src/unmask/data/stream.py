@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.utils.data import Dataset, Sampler, default_collate
 
 from unmask.address import Permutation, address, shuffled_index
@@ -83,13 +84,19 @@ class StreamSampler(Sampler[list[int]]):
 
 
 def collate(items: Sequence[Item]) -> Batch:
-    """Items of one shape to a batch; labels are kept if every item has one."""
+    """Items to a batch, zeros after what is shorter than the longest; labels are kept if every item has one."""
     labels = [item.label for item in items if item.label is not None]
+    values = [item.value for item in items]
+    lengths = torch.tensor([len(value) for value in values])
+    padded = bool((lengths != lengths[0]).any())
+    if padded:
+        values = [pad(value, (0, int(lengths.max()) - len(value))) for value in values]
     return Batch(
-        inputs=default_collate([item.value for item in items]),  # straight into shared memory in a worker
+        inputs=default_collate(values),  # straight into shared memory in a worker
         positions=torch.tensor([item.position for item in items]),
         labels=torch.tensor(labels) if len(labels) == len(items) else None,
         broken=tuple(line for item in items for line in item.broken),
+        lengths=lengths if padded else None,
     )
 
 

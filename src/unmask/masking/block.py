@@ -36,7 +36,7 @@ class BlockMask(MaskStrategy):
                 raise ConfigError(f"mask.{name}={value} is no share. Choose a number above 0 and at most 1.")
         self.block_size, self.aspect = block_size, aspect
 
-    def scores(self, seed: int, positions: Tensor, grid: Sequence[int]) -> Tensor:
+    def scores(self, seed: int, positions: Tensor, grid: Sequence[int], counts: Tensor | None = None) -> Tensor:
         """(B, N): tokens of the first rectangle score highest."""
         return self._rank(seed, positions, grid) + noise(seed, "mask", positions, math.prod(grid))
 
@@ -78,7 +78,7 @@ class BlockMask(MaskStrategy):
 class InverseBlockMask(BlockMask):
     """Rectangles are kept visible one after the other; all else is hidden."""
 
-    def scores(self, seed: int, positions: Tensor, grid: Sequence[int]) -> Tensor:
+    def scores(self, seed: int, positions: Tensor, grid: Sequence[int], counts: Tensor | None = None) -> Tensor:
         """(B, N): tokens of the first rectangle score lowest."""
         return noise(seed, "mask", positions, math.prod(grid)) - self._rank(seed, positions, grid)
 

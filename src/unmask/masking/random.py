@@ -14,6 +14,6 @@ class RandomMask(MaskStrategy):
 
     uniform = True
 
-    def scores(self, seed: int, positions: Tensor, grid: Sequence[int]) -> Tensor:
+    def scores(self, seed: int, positions: Tensor, grid: Sequence[int], counts: Tensor | None = None) -> Tensor:
         """(B, N) noise in [0, 1)."""
         return noise(seed, "mask", positions, math.prod(grid))

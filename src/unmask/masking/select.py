@@ -8,16 +8,16 @@ from torch import Tensor
 from unmask.errors import ConfigError
 from unmask.schema import Mask
 
+ROUNDING = 1e-6  # in floating point int(160 * (1 - 0.9)) is 15
+
 
 def num_visible(tokens: int, ratio: float) -> int:
-    """Visible tokens at a ratio of hidden ones: the one place where it is rounded.
-
-    `floor(n * (1 - ratio) + 1e-6)`, since in floating point `int(160 * (1 - 0.9))` is 15.
+    """Visible tokens at a ratio of hidden ones: `floor(n * (1 - ratio) + 1e-6)`.
 
     Raises:
         ConfigError: a side would be left without a token.
     """
-    visible = math.floor(tokens * (1 - ratio) + 1e-6)
+    visible = math.floor(tokens * (1 - ratio) + ROUNDING)
     if not 0 < visible < tokens:
         raise ConfigError(
             f"mask.ratio={ratio} keeps {visible} of {tokens} tokens, and both sides need at least one. "
@@ -36,6 +36,31 @@ def hide_top(scores: Tensor, visible: int) -> Mask:
     """
     order = scores.argsort(dim=1, stable=True)
     return Mask(order[:, :visible].sort(dim=1).values, order[:, visible:].sort(dim=1).values)
+
+
+def hide_top_padded(scores: Tensor, ratio: float, counts: Tensor) -> Mask:
+    """The same where row i has only `counts[i]` real tokens, the first ones: each row keeps its own exact ratio.
+
+    A row hides at most all but one of its tokens. Padding tokens fill both sides up to the size that the longest
+    possible row needs, and do not count.
+
+    Args:
+        scores: (B, N) float.
+        ratio: hidden tokens over all tokens of a row.
+        counts: (B,) int64, at least 1.
+    """
+    tokens = scores.shape[1]
+    index = torch.arange(tokens, device=scores.device)
+    padding = index >= counts[:, None]
+    most = num_visible(tokens, ratio)
+    visible = (counts.double() * (1 - ratio) + ROUNDING).floor().long().clamp(min=1)
+    rank = scores.masked_fill(padding, math.inf).argsort(dim=1, stable=True).argsort(dim=1)
+    # (most - visible) padding tokens always exist: one token more never makes more than one more visible.
+    fills = index - counts[:, None] < (most - visible)[:, None]
+    shown = torch.where(padding, fills, rank < visible[:, None])
+    order = (~shown).to(torch.int8).argsort(dim=1, stable=True)
+    hidden = order[:, most:]
+    return Mask(order[:, :most], hidden, counted=~padding.gather(1, hidden))
 
 
 def gather(tokens: Tensor, index: Tensor) -> Tensor:

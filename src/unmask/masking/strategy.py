@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from unmask.errors import ConfigError
-from unmask.masking.select import hide_top, num_visible
+from unmask.masking.select import hide_top, hide_top_padded, num_visible
 from unmask.schema import Mask
 
 
 class MaskStrategy(ABC):
-    """Draws masks that depend on nothing but (seed, sample position).
+    """Draws masks that depend on nothing but (seed, sample position, the sample's own length).
 
     Args:
         ratio: hidden tokens over all tokens, strictly between 0 and 1.
@@ -31,10 +31,15 @@ class MaskStrategy(ABC):
         self.ratio = ratio
 
     @abstractmethod
-    def scores(self, seed: int, positions: Tensor, grid: Sequence[int]) -> Tensor:
-        """(B, N) float: the higher, the sooner hidden. N is the product of the grid; tokens are row-major."""
+    def scores(self, seed: int, positions: Tensor, grid: Sequence[int], counts: Tensor | None = None) -> Tensor:
+        """(B, N) float: the higher, the sooner hidden. N is the product of the grid; tokens are row-major.
 
-    def draw(self, seed: int, positions: Tensor, grid: Sequence[int]) -> Mask:
+        With `counts`, (B,) int64, only the first so many tokens of a row are real; what the rest scores is not read.
+        """
+
+    def draw(self, seed: int, positions: Tensor, grid: Sequence[int], counts: Tensor | None = None) -> Mask:
         """One mask for each stream position (B,), on a token grid such as (14, 14)."""
-        scores = self.scores(seed, positions, grid)
+        scores = self.scores(seed, positions, grid, counts)
+        if counts is not None:
+            return hide_top_padded(scores, self.ratio, counts)
         return hide_top(scores, num_visible(scores.shape[1], self.ratio))

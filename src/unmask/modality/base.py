@@ -5,9 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
-from unmask.schema import Batch, Mask, Sample
+from unmask.nn.init import TOKEN_STD
+from unmask.schema import Batch, Mask, Output, Sample
 
 Transform = Callable[[Sample], Tensor]
 
@@ -16,42 +18,93 @@ class Modality(nn.Module, ABC):
     """A kind of sample: how it is transformed, embedded, reconstructed and shown.
 
     Attributes:
-        grid: token counts along each axis; N is their product.
-        target_size: P, values in the reconstruction target of one token.
+        grid: token counts along each axis of the largest sample; N is their product. A batch of shorter samples has
+            fewer tokens, along a single axis.
+        target_size: P, values in the reconstruction of one token.
         settings: the constructor's arguments as JSON types, for the backbone's own file.
+        pointwise: tokens are embedded and positioned one by one, so hidden ones need not be.
+        copied: prefixes of a backbone's parameters that data2vec's teacher takes from the student as they are.
     """
 
     grid: tuple[int, ...]
     target_size: int
     settings: dict[str, Any]
+    pointwise: bool = True
+    copied: tuple[str, ...] = ()
 
     @abstractmethod
     def transform(self, train: bool) -> Transform:
         """From a source's sample to a row of `Batch.inputs`; picklable; random through torch's global generator."""
 
+    def counts(self, batch: Batch) -> Tensor | None:
+        """(B,) real tokens of each sample, the first ones; None where nothing is padded."""
+        return None
+
+    def grid_of(self, batch: Batch) -> tuple[int, ...]:
+        """The token grid of this batch, padding included."""
+        return self.grid
+
+    def real(self, batch: Batch) -> Tensor | None:
+        """(B, N) bool, false at padding tokens; None where nothing is padded."""
+        counts = self.counts(batch)
+        if counts is None:
+            return None
+        return torch.arange(self.grid_of(batch)[0], device=counts.device) < counts[:, None]
+
     @abstractmethod
-    def embed(self, batch: Batch, mask: Mask | None) -> Tensor:
-        """(B, V, D) tokens with positions: the visible ones of a mask, or all (B, N, D)."""
+    def embed(self, batch: Batch, visible: Tensor | None = None) -> Tensor:
+        """(B, N, D) tokens without positions; where the modality is pointwise also only those at `visible` (B, V)."""
+
+    @abstractmethod
+    def add_position(self, tokens: Tensor, visible: Tensor | None = None, real: Tensor | None = None) -> Tensor:
+        """The tokens of `embed`, of all or of `visible`, with positions; `real` (B, N) is false at padding."""
+
+    def new_mask_token(self) -> nn.Parameter | None:
+        """(1, 1, D) a vector to stand where tokens are hidden; None where the modality has its own."""
+        return nn.Parameter(torch.randn(1, 1, self.settings["width"]) * TOKEN_STD)
+
+    def filling(self, batch: Batch, mask: Mask, mask_token: Tensor | None) -> Tensor:
+        """(B or 1, N or 1, D) what stands where tokens are hidden, for encoders that see all places."""
+        assert mask_token is not None
+        return mask_token
 
     @abstractmethod
     def position(self, width: int) -> Tensor:
-        """(N, width) fixed position table on this grid, for a decoder."""
+        """(N, width) fixed position table on the largest grid, for a decoder."""
 
     @abstractmethod
     def target(self, batch: Batch, mask: Mask, normalize: bool) -> Tensor:
-        """(B, N - V, P) float32: what a reconstruction must equal at the hidden tokens."""
+        """What a reconstruction must equal at the hidden tokens: (B, H, P) float32, or (B, H) classes of P."""
+
+    def reconstruction_loss(self, prediction: Tensor, batch: Batch, mask: Mask, normalize: bool) -> Output:
+        """Mean squared error over the hidden tokens of the whole batch; the target is a constant.
+
+        Args:
+            prediction: (B, H, P).
+            batch: what was hidden from.
+            mask: what was hidden.
+            normalize: whether each token is predicted by its own mean and deviation.
+        """
+        prediction, target = prediction.float(), self.target(batch, mask, normalize)
+        metrics = {"target_std": spread(target), "prediction_std": spread(prediction)}
+        return Output(mask.mean((prediction - target).square()), metrics)
 
     @abstractmethod
     def raw_features(self, batch: Batch) -> Tensor:
         """(B, F) float32: the input itself, the baseline that every feature has to beat."""
 
     @abstractmethod
-    def picture(self, batch: Batch, mask: Mask, prediction: Tensor, normalized: bool) -> np.ndarray:
+    def picture(self, batch: Batch, mask: Mask, prediction: Tensor | None, normalized: bool) -> np.ndarray:
         """(height, width, 3) uint8: input, what is visible, and the reconstruction.
 
         Args:
-            batch: B samples, each shown once a row.
+            batch: B samples, each shown once.
             mask: what was hidden.
-            prediction: (B, N - V, P) the objective's reconstruction.
+            prediction: (B, H, P) the objective's reconstruction; None where it makes none.
             normalized: whether targets were normalised by each token's own mean and deviation.
         """
+
+
+def spread(x: Tensor) -> Tensor:
+    """(B, H, P) to a scalar: deviation over all tokens, averaged over dimensions. Near zero means collapse."""
+    return x.detach().float().flatten(0, -2).std(0).mean()

@@ -1,5 +1,6 @@
 """Images: uint8 (C, H, W) in, square patches as tokens."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,6 +32,7 @@ class Image(Modality):
         std: C deviations that they are divided by.
         crop_scale: random crops for training cover at least this share of the area; 1 crops nothing.
         flip: mirror half of the training images.
+        absolute_positions: add a fixed sine-cosine table to the tokens (BEiT and data2vec have relative ones alone).
 
     Raises:
         ConfigError: the patch does not divide the image, or mean and std do not fit the channels.
@@ -50,6 +52,7 @@ class Image(Modality):
         std: Sequence[float],
         crop_scale: float = 0.2,
         flip: bool = True,
+        absolute_positions: bool = True,
     ) -> None:
         super().__init__()
         height_width = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
@@ -68,6 +71,7 @@ class Image(Modality):
         self.settings = {
             "width": width, "image_size": list(height_width), "patch_size": patch_size, "channels": channels,
             "mean": list(mean), "std": list(std), "crop_scale": crop_scale, "flip": flip,
+            "absolute_positions": absolute_positions,
         }  # fmt: skip
         self.image_size, self.patch_size, self.crop_scale, self.flip = (
             height_width,
@@ -80,7 +84,8 @@ class Image(Modality):
         # A convolution whose stride is its kernel, as one matrix product over the patches that are wanted.
         self.projection = nn.Linear(self.target_size, width)
         init_transformer(self.projection)
-        self.register_buffer("table", self.position(width), persistent=False)
+        table = self.position(width) if absolute_positions else torch.zeros(math.prod(self.grid), width)
+        self.register_buffer("table", table, persistent=False)
         self.register_buffer("pixel_mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
@@ -88,13 +93,16 @@ class Image(Modality):
         """Random resized crop and flip for training, resize and centre crop otherwise; bicubic, uint8 throughout."""
         return ImageTransform(self.image_size, self.crop_scale if train else 1.0, self.flip and train)
 
-    def embed(self, batch: Batch, mask: Mask | None) -> Tensor:
-        """Project the wanted patches only: embedding is pointwise, so hidden ones are never computed."""
+    def embed(self, batch: Batch, visible: Tensor | None = None) -> Tensor:
+        """Project the wanted patches only."""
         patches = patchify(self._normalize(batch.inputs), self.patch_size)
-        if mask is None:
-            return self.projection(patches) + self.table
-        position = gather(self.table.expand(len(patches), -1, -1), mask.visible)
-        return self.projection(gather(patches, mask.visible)) + position
+        return self.projection(patches if visible is None else gather(patches, visible))
+
+    def add_position(self, tokens: Tensor, visible: Tensor | None = None, real: Tensor | None = None) -> Tensor:
+        """Add the fixed table; images are not padded."""
+        if visible is None:
+            return tokens + self.table
+        return tokens + gather(self.table.expand(len(tokens), -1, -1), visible)
 
     def position(self, width: int) -> Tensor:
         """(N, width) sine-cosine table."""
@@ -114,19 +122,21 @@ class Image(Modality):
         """All normalised pixels in a row."""
         return self._normalize(batch.inputs).flatten(1)
 
-    def picture(self, batch: Batch, mask: Mask, prediction: Tensor, normalized: bool) -> np.ndarray:
+    def picture(self, batch: Batch, mask: Mask, prediction: Tensor | None, normalized: bool) -> np.ndarray:
         """Input, visible patches on grey, reconstruction: a row each."""
         patches = patchify(self._normalize(batch.inputs), self.patch_size)
+        seen = patches.masked_fill(mask.is_hidden(patches.shape[1])[..., None], 0.0)
+        captions = ["input", f"visible ({mask.fraction:.0%} hidden)"]
+        if prediction is None:
+            return contact_sheet([self._pixels(x) for x in (patches, seen)], captions)
         if normalized:
             # The model never predicted brightness and contrast: they are the input's, and the sheet says so.
             mean, deviation = _moments(gather(patches, mask.hidden))
             prediction = prediction * deviation + mean
         index = mask.hidden[:, :, None].expand_as(prediction)
-        seen = patches.scatter(1, index, torch.zeros_like(prediction))
         filled = patches.scatter(1, index, prediction.to(patches.dtype))
         note = ", brightness and contrast of each hidden patch taken from the input" if normalized else ""
-        captions = ("input", f"visible ({mask.fraction:.0%} hidden)", f"reconstruction{note}")
-        return contact_sheet([self._pixels(x) for x in (patches, seen, filled)], captions)
+        return contact_sheet([self._pixels(x) for x in (patches, seen, filled)], [*captions, f"reconstruction{note}"])
 
     def _normalize(self, inputs: Tensor) -> Tensor:
         """uint8 (B, C, H, W) to centred float32."""

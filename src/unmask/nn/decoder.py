@@ -41,15 +41,22 @@ class TransformerDecoder(nn.Module):
         self.apply(init_transformer)
         nn.init.normal_(self.mask_token, std=TOKEN_STD)
 
-    def forward(self, latent: Tensor, mask: Mask) -> Tensor:
-        """(B, prefix + V, E) to (B, N - V, P), one prediction for each hidden token in the mask's order."""
+    def forward(self, latent: Tensor, mask: Mask, real: Tensor | None = None) -> Tensor:
+        """(B, prefix + V, E) to (B, H, P), one prediction for each hidden token in the mask's order.
+
+        `real` is (B, N) bool, false at padding, which is not looked at.
+        """
         x = self.embed(latent)
         position = self.position.expand(len(x), -1, -1)
         visible = x[:, self.prefix :] + gather(position, mask.visible)
         hidden = self.mask_token + gather(position, mask.hidden)
         x = torch.cat([x[:, : self.prefix], visible, hidden], dim=1)
+        bias = None
+        if real is not None:
+            seen = real.gather(1, torch.cat([mask.visible, mask.hidden], dim=1))
+            bias = nn.functional.pad(seen, (self.prefix, 0), value=True)[:, None, None]
         *early, final = self.blocks
         for block in early:
-            x, _ = block(x)
-        x, _ = final(x, last=mask.hidden.shape[1])
+            x, _ = block(x, bias=bias)
+        x, _ = final(x, last=mask.hidden.shape[1], bias=bias)
         return self.predict(self.norm(x))

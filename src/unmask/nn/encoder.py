@@ -1,38 +1,60 @@
 """The trunk that every objective and modality shares."""
 
+from collections import deque
+from collections.abc import Iterator
+
+import torch
 from torch import Tensor, nn
 
 from unmask.errors import ConfigError
-from unmask.nn.block import LAYER_NORM_EPS, Block
-from unmask.nn.init import init_transformer
+from unmask.nn.block import Block, Style
+from unmask.nn.init import init_blocks
 
 
 class Encoder(nn.Module):
-    """A stack of pre-norm blocks and a final norm.
+    """A stack of blocks with one more norm: after them where they are pre-norm, before them where they are post-norm.
 
     Args:
         width: D, token width.
         depth: blocks.
         heads: attention heads.
         mlp_ratio: hidden width of the feed-forward over D.
+        style: how the blocks are built.
 
     Raises:
         ConfigError: the heads do not divide the width.
     """
 
-    def __init__(self, width: int, depth: int, heads: int, mlp_ratio: float = 4.0) -> None:
+    def __init__(self, width: int, depth: int, heads: int, mlp_ratio: float = 4.0, style: Style | None = None) -> None:
         super().__init__()
         check_heads("model", width, heads)
-        self.width, self.depth, self.heads, self.mlp_ratio = width, depth, heads, mlp_ratio
-        self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio) for _ in range(depth))
-        self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
-        self.apply(init_transformer)
+        self.width, self.depth, self.heads, self.mlp_ratio, self.style = (
+            width,
+            depth,
+            heads,
+            mlp_ratio,
+            style or Style(),
+        )
+        paths = [self.style.drop_path * i / max(depth - 1, 1) for i in range(depth)]
+        self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio, self.style, path) for path in paths)
+        self.norm = nn.LayerNorm(width, eps=self.style.norm_eps)
+        self.dropout = nn.Dropout(self.style.dropout) if self.style.dropout else nn.Identity()
+        init_blocks(self.blocks, self.style.init)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, N, D) to (B, N, D), normed."""
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """(B, N, D) to (B, N, D), normed; `bias` is the attention's."""
+        tokens, _ = deque(self.layers(x, bias), maxlen=1).pop()  # the last; earlier ones are let go
+        return self.norm(tokens) if self.style.norm_first else tokens
+
+    def layers(self, x: Tensor, bias: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """After each block: its tokens, and its feed-forward output before the residual."""
+        x = self.dropout(x if self.style.norm_first else self.norm(x))
         for block in self.blocks:
-            x, _ = block(x)
-        return self.norm(x)
+            if self.training and self.style.layer_drop and torch.rand(()) < self.style.layer_drop:
+                yield x, torch.zeros_like(x)
+            else:
+                x, feed_forward = block(x, bias=bias)
+                yield x, feed_forward
 
 
 def check_heads(key: str, width: int, heads: int) -> None:

@@ -14,20 +14,25 @@ class Objective(nn.Module, ABC):
     Attributes:
         backbone: what is being pretrained.
         normalize: whether reconstruction targets are normalised token by token.
+        masks_per_sample: M; `forward` gets a mask of M rows for each sample of the batch, those of a sample in a row.
     """
 
     backbone: Backbone
-    normalize: bool
+    normalize: bool = False
+    masks_per_sample: int = 1
 
     @abstractmethod
     def forward(self, batch: Batch, mask: Mask) -> Output:
         """The loss at hidden tokens."""
 
-    @abstractmethod
-    def predict(self, batch: Batch, mask: Mask) -> Tensor:
-        """(B, N - V, P) the reconstruction at hidden tokens, in the target's units."""
+    def predict(self, batch: Batch, mask: Mask) -> Tensor | None:
+        """(B, H, P) the reconstruction at hidden tokens, in the target's units; None where the input is not rebuilt."""
+        return None
 
+    def after_step(self, step: int) -> None:
+        """Called after every optimiser step with the number of steps done, this one included."""
 
-def spread(x: Tensor) -> Tensor:
-    """(B, K, P) to a scalar: deviation over all tokens, averaged over dimensions. Near zero means collapse."""
-    return x.detach().float().flatten(0, -2).std(0).mean()
+    def views(self, batch: Batch) -> dict[str, Tensor]:
+        """(B, N, D) features of whole samples by name, to be watched for collapse: always `local` and `student`."""
+        local = self.backbone.modality.embed(batch)
+        return {"local": local, "student": self.backbone.encode(batch, local=local)[:, self.backbone.prefix :]}

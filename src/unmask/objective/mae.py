@@ -4,12 +4,12 @@ from torch import Tensor
 
 from unmask.backbone import Backbone
 from unmask.nn.decoder import TransformerDecoder
-from unmask.objective.base import Objective, spread
+from unmask.objective.base import Objective
 from unmask.schema import Batch, Mask, Output
 
 
 class MAE(Objective):
-    """Mean squared error between reconstruction and input, over the hidden tokens of the whole batch.
+    """The modality's reconstruction loss (squared error; cross-entropy for text) over the hidden tokens of the batch.
 
     Args:
         backbone: sees the visible tokens only.
@@ -37,11 +37,8 @@ class MAE(Objective):
 
     def forward(self, batch: Batch, mask: Mask) -> Output:
         """Loss in float32; the target is a constant."""
-        prediction = self.predict(batch, mask).float()
-        target = self.backbone.modality.target(batch, mask, self.normalize)
-        loss = (prediction - target).square().mean()
-        return Output(loss, {"target_std": spread(target), "prediction_std": spread(prediction)})
+        return self.backbone.modality.reconstruction_loss(self.predict(batch, mask), batch, mask, self.normalize)
 
     def predict(self, batch: Batch, mask: Mask) -> Tensor:
-        """(B, N - V, P)."""
-        return self.decoder(self.backbone.encode(batch, mask), mask)
+        """(B, H, P)."""
+        return self.decoder(self.backbone.encode(batch, mask), mask, self.backbone.modality.real(batch))

@@ -23,10 +23,7 @@ def encode_all(encode: Callable[[Batch], Tensor], batch: Batch, device: torch.de
     """(B, D) float32 features of a batch of any size, without gradients."""
     with torch.inference_mode():
         parts = [
-            encode(Batch(inputs, positions).to(device)).float().cpu()
-            for inputs, positions in zip(
-                torch.split(batch.inputs, CHUNK), torch.split(batch.positions, CHUNK), strict=True
-            )
+            encode(batch.rows(start, start + CHUNK).to(device)).float().cpu() for start in range(0, len(batch), CHUNK)
         ]
     return torch.cat(parts).numpy()
 

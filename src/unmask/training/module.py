@@ -1,7 +1,8 @@
 """Pretraining as Lightning sees it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as L
@@ -63,9 +64,15 @@ class PretrainModule(L.LightningModule):
         groups = parameter_groups(self.objective, self.weight_decay, self.layer_decay, depth)
         return self.make_optimizer(groups)
 
-    def draw_mask(self, positions: Tensor) -> Mask:
-        """The mask of each stream position (B,)."""
-        return self.masking.draw(self.seed, positions, self.objective.backbone.modality.grid)
+    def draw_mask(self, batch: Batch) -> Mask:
+        """The masks of each sample, by its stream position."""
+        modality, repeats = self.objective.backbone.modality, self.objective.masks_per_sample
+        positions, counts = batch.positions, modality.counts(batch)
+        if repeats > 1:
+            clones = torch.arange(repeats, device=positions.device)
+            positions = (positions[:, None] * repeats + clones).flatten()
+            counts = None if counts is None else counts.repeat_interleave(repeats)
+        return self.masking.draw(self.seed, positions, modality.grid_of(batch), counts)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout and the like by address, so that no generator has to be saved."""
@@ -74,17 +81,29 @@ class PretrainModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one micro-batch."""
-        self.mask = self.draw_mask(batch.positions)
+        self.mask = self.draw_mask(batch)
         self.output = self.objective(batch, self.mask)
         return self.output.loss
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
     ) -> None:
-        """Set this step's rate, then step."""
+        """Set this step's rate, step, then let the objective follow."""
         for group in optimizer.param_groups:
             group["lr"] = self.learning_rate(self.global_step) * group["lr_scale"]
+        done = self.global_step + 1
         optimizer.step(closure=optimizer_closure)
+        self.objective.after_step(done)
+
+    @contextmanager
+    def judged(self) -> Iterator[Objective]:
+        """The objective to look at: in eval mode, without gradients, and put back after."""
+        self.objective.eval()
+        try:
+            with torch.inference_mode():
+                yield self.objective
+        finally:
+            self.objective.train()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """The last hook of a micro-batch: what comes until the next one starts is waiting for data."""
