@@ -10,7 +10,7 @@ from unmask.errors import ConfigError
 from unmask.training.duration import to_steps
 from unmask.training.groups import layer_scale, parameter_groups
 from unmask.training.precision import resolve_precision
-from unmask.training.schedule import Constant, WarmupCosine
+from unmask.training.schedule import Constant, TriStage, WarmupCosine
 
 
 def test_the_schedule_is_maes_with_a_fractional_epoch():
@@ -116,3 +116,22 @@ def test_an_objective_learns_one_batch_by_heart():
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.05 * losses[0]
+
+
+def test_three_stages_rise_hold_and_fall_exponentially():
+    rate = TriStage(peak=5e-4, warmup=12_000, decay=28_000, total=400_000, first=0.01, last=0.01)
+    assert rate(0) == pytest.approx(5e-6)
+    assert rate(6_000) == pytest.approx((5e-6 + 5e-4) / 2)
+    assert {rate(step) for step in (12_000, 200_000, 372_000)} == {5e-4}
+    assert rate(386_000) == pytest.approx(5e-4 * math.exp(math.log(0.01) / 28_000 * 14_000))
+    assert rate(400_000) == pytest.approx(5e-6)
+
+
+def test_a_fall_longer_than_the_training_is_refused():
+    with pytest.raises(ConfigError, match=r"scheduler\.decay is 30 steps"):
+        TriStage(peak=1.0, warmup=80, decay=30, total=100)
+
+
+def test_vectors_decay_where_told_to():
+    groups = parameter_groups(make_mae(), 0.05, decay_vectors=True)
+    assert {group["weight_decay"] for group in groups} == {0.05}

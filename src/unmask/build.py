@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
+import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
@@ -31,7 +32,7 @@ from unmask.nn.encoder import Encoder
 from unmask.run import MaskAuditRun, Pretraining
 from unmask.training.checkpoint import AtomicCheckpointIO, newest_checkpoint
 from unmask.training.csv_logger import CSVLogger
-from unmask.training.data import PretrainData
+from unmask.training.data import Buckets, PretrainData
 from unmask.training.duration import to_steps
 from unmask.training.folder import open_folder, public, write_record
 from unmask.training.module import PretrainModule
@@ -50,31 +51,36 @@ def build_pretraining(cfg: DictConfig) -> Pretraining:
     torch.manual_seed(cfg.seed)  # initial weights; everything later is addressed
     modality, masking = build_sample_side(cfg)
     train, test = (build_source(cfg, split) for split in ("train", "test"))
-    steps = build_length(cfg, len(train))
-    schedule = instantiate(
-        _arguments(cfg.scheduler),
-        peak=learning_rate(cfg),
-        warmup=_steps(cfg, "scheduler.warmup", len(train), steps),
-        total=steps,
-    )
+    batch = build_batch(cfg, train)
+    steps = build_length(cfg, len(train), batch)
+    phases = {
+        key: _steps(cfg, f"scheduler.{key}", len(train), batch, steps)
+        for key in ("warmup", "decay")
+        if key in cfg.scheduler
+    }
+    schedule = instantiate(_arguments(cfg.scheduler), peak=learning_rate(cfg, batch), total=steps, **phases)
     backbone = Backbone(modality, _encoder(cfg), cfg.model.class_token)
-    given = {"tau_steps": _steps(cfg, "objective.tau_steps", len(train), steps)} if "tau_steps" in cfg.objective else {}
+    given = (
+        {"tau_steps": _steps(cfg, "objective.tau_steps", len(train), batch, steps)}
+        if "tau_steps" in cfg.objective
+        else {}
+    )
     objective = _create(cfg.objective, backbone=backbone, **given)
 
-    callbacks = build_callbacks(cfg, len(train), steps)
+    callbacks = build_callbacks(cfg, len(train), batch, steps)
     precision = resolve_precision(cfg.precision.name, _device_type(cfg))
     if precision == "16-mixed" and "fused" in cfg.optimizer:
         cfg.optimizer.fused = False  # a fused step unscales by itself, too late for clipping and for the logged norm
     folder = run_folder(cfg)
     trainer = build_trainer(cfg, folder, steps, precision, callbacks)
-    micro_batch = _micro_batch(cfg, trainer.world_size)
-    trainer.accumulate_grad_batches = cfg.data.global_batch_size // (micro_batch * trainer.world_size)
+    trainer.accumulate_grad_batches = _accumulation(cfg, batch, trainer.world_size)
     module = PretrainModule(
         objective,
         masking,
         make_optimizer=_optimizer(cfg),
         weight_decay=cfg.optimizer.weight_decay,
         layer_decay=cfg.optimizer.layer_decay,
+        decay_vectors=cfg.optimizer.decay_vectors,
         learning_rate=schedule,
         seed=cfg.seed,
     )
@@ -82,7 +88,8 @@ def build_pretraining(cfg: DictConfig) -> Pretraining:
         module.configure_optimizers()
     except (TypeError, ValueError) as error:
         raise ConfigError(f"optimizer: {error}. See conf/optimizer/{cfg.optimizer.name}.yaml.") from error
-    data = PretrainData(train, test, modality, cfg.seed, cfg.data.global_batch_size, micro_batch, cfg.data.num_workers)
+    buckets = None if cfg.data.get("batch_seconds") is None else Buckets(_seconds(cfg, train), cfg.data.bucket_steps)
+    data = PretrainData(train, test, modality, cfg.seed, batch, cfg.data.num_workers, buckets)
     checkpoint = newest_checkpoint(folder) if cfg.resume else None
     start = _step_of(checkpoint)
     if start >= steps and (folder / "backbone" / "config.json").exists():
@@ -90,14 +97,16 @@ def build_pretraining(cfg: DictConfig) -> Pretraining:
             f"resume={folder} stands at step {start} of {steps}: it is done. "
             f"To train on, give a longer trainer.max_steps, such as trainer.max_steps={2 * steps}."
         )
-    data.stream[start * cfg.data.global_batch_size]  # a source whose samples cannot be read fails here
+    data.stream[start * batch]  # a source whose samples cannot be read fails here
 
     if trainer.is_global_zero:  # from here on the run exists
         open_folder(folder, resumed=cfg.resume is not None)
         write_record(folder, cfg, HydraConfig.get().overrides.task)
     trainer.loggers = build_loggers(cfg, folder, start)
     checkpointing = next(c for c in callbacks.values() if isinstance(c, Checkpointing))
-    return Pretraining(trainer, module, data, checkpointing, folder, checkpoint, tuple(describe(cfg, trainer, steps)))
+    return Pretraining(
+        trainer, module, data, checkpointing, folder, checkpoint, tuple(describe(cfg, trainer, batch, steps))
+    )
 
 
 def build_trainer(
@@ -146,17 +155,24 @@ def build_source(cfg: DictConfig, split: str) -> Source:
     return source if cfg.data.limit is None or split != "train" else Subset(source, cfg.data.limit, cfg.seed)
 
 
-def build_length(cfg: DictConfig, samples: int) -> int:
+def build_batch(cfg: DictConfig, train: Source) -> int:
+    """Samples an optimiser step over all devices and accumulation; where given in seconds, as many as last so long."""
+    if cfg.data.get("batch_seconds") is None:
+        return int(cfg.data.global_batch_size)
+    return max(1, round(cfg.data.batch_seconds / float(_seconds(cfg, train).mean())))
+
+
+def build_length(cfg: DictConfig, samples: int, batch: int) -> int:
     """Optimiser steps of the whole training."""
     if cfg.trainer.max_steps is not None:
         return int(cfg.trainer.max_steps)
-    steps = to_steps("trainer.duration", cfg.trainer.duration, samples, cfg.data.global_batch_size)
+    steps = to_steps("trainer.duration", cfg.trainer.duration, samples, batch)
     if steps < 1:
         raise ConfigError(f"trainer.duration={cfg.trainer.duration} is less than one optimiser step. Train longer.")
     return steps
 
 
-def build_callbacks(cfg: DictConfig, samples: int, steps: int) -> dict[str, L.Callback]:
+def build_callbacks(cfg: DictConfig, samples: int, batch: int, steps: int) -> dict[str, L.Callback]:
     """In the order of the config; `every` becomes optimiser steps."""
     callbacks = {}
     for name, node in cfg.callbacks.items():
@@ -164,7 +180,7 @@ def build_callbacks(cfg: DictConfig, samples: int, steps: int) -> dict[str, L.Ca
             continue
         given = {}
         if "every" in node:
-            every = _steps(cfg, f"callbacks.{name}.every", samples, steps)
+            every = _steps(cfg, f"callbacks.{name}.every", samples, batch, steps)
             if every < 1 and "%" not in str(node.every):
                 raise ConfigError(f"callbacks.{name}.every={node.every} is no interval. Give at least one step.")
             given["every"] = max(1, every)  # a share of few steps
@@ -196,25 +212,25 @@ def build_loggers(cfg: DictConfig, folder: Path, start: int) -> list[Logger]:
     return loggers
 
 
-def learning_rate(cfg: DictConfig) -> float:
+def learning_rate(cfg: DictConfig, batch: int) -> float:
     """The applied peak: given, or base x global batch / 256 (arXiv 1706.02677, as in MAE)."""
     if cfg.optimizer.lr is not None:
         return float(cfg.optimizer.lr)
-    return float(cfg.optimizer.base_lr * cfg.data.global_batch_size / 256)
+    return float(cfg.optimizer.base_lr * batch / 256)
 
 
-def describe(cfg: DictConfig, trainer: L.Trainer, steps: int) -> list[str]:
+def describe(cfg: DictConfig, trainer: L.Trainer, batch: int, steps: int) -> list[str]:
     """What will run, and for a paper's recipe each setting that is not the paper's."""
-    micro = cfg.data.global_batch_size // (trainer.accumulate_grad_batches * trainer.world_size)
+    micro = batch / (trainer.accumulate_grad_batches * trainer.world_size)
     lines = [
         f"{cfg.objective.name} on {cfg.data.name}, {cfg.model.name} {cfg.modality.name} model, "
         f"{cfg.mask.name} mask hiding {cfg.mask.ratio:.0%}, {trainer.precision}, {steps} steps",
-        f"batch {cfg.data.global_batch_size} = {trainer.world_size} device(s) x {micro} samples x "
-        f"{trainer.accumulate_grad_batches} accumulated; learning rate {learning_rate(cfg):.3g}",
+        f"batch {batch} = {trainer.world_size} device(s) x {micro:.4g} samples x "
+        f"{trainer.accumulate_grad_batches} accumulated; learning rate {learning_rate(cfg, batch):.3g}",
     ]
     if cfg.paper is not None:
-        if not math.isclose(learning_rate(cfg), cfg.paper.learning_rate):
-            lines.append(f"  differs from the paper: learning rate {learning_rate(cfg):.3g}")
+        if not math.isclose(learning_rate(cfg, batch), cfg.paper.learning_rate):
+            lines.append(f"  differs from the paper: learning rate {learning_rate(cfg, batch):.3g}")
         lines.insert(
             2, f"paper: {cfg.paper.source}; batch {cfg.paper.batch}, learning rate {cfg.paper.learning_rate:g}"
         )
@@ -272,7 +288,7 @@ def _arguments(node: DictConfig) -> dict[str, Any]:
 
 
 def _optimizer(cfg: DictConfig) -> Any:
-    mine = ("base_lr", "lr", "weight_decay", "layer_decay")
+    mine = ("base_lr", "lr", "weight_decay", "layer_decay", "decay_vectors")
     return _create(OmegaConf.create({k: v for k, v in cfg.optimizer.items() if k not in mine}))
 
 
@@ -281,12 +297,31 @@ def _encoder(cfg: DictConfig) -> Encoder:
     return Encoder(cfg.model.width, cfg.model.depth, cfg.model.heads, cfg.model.mlp_ratio, Style(**style))
 
 
-def _steps(cfg: DictConfig, key: str, samples: int, steps: int) -> int:
-    return to_steps(key, OmegaConf.select(cfg, key), samples, cfg.data.global_batch_size, steps)
+def _steps(cfg: DictConfig, key: str, samples: int, batch: int, steps: int) -> int:
+    return to_steps(key, OmegaConf.select(cfg, key), samples, batch, steps)
 
 
-def _micro_batch(cfg: DictConfig, devices: int) -> int:
-    batch = cfg.data.global_batch_size
+def _seconds(cfg: DictConfig, train: Source) -> np.ndarray:
+    """The length of each training clip, cropped."""
+    lengths = getattr(train, "lengths", None)
+    if lengths is None:
+        raise ConfigError(
+            f"data.batch_seconds={cfg.data.batch_seconds}: the samples of data={cfg.data.name} have no length in "
+            "seconds. Use data.global_batch_size."
+        )
+    return np.minimum(np.asarray(lengths) / cfg.modality.sample_rate, cfg.data.crop_seconds)
+
+
+def _accumulation(cfg: DictConfig, batch: int, devices: int) -> int:
+    """Micro-batches that a device goes through in an optimiser step."""
+    if cfg.data.get("batch_seconds") is not None:
+        parts = math.ceil(cfg.data.batch_seconds / (cfg.data.micro_batch_seconds or cfg.data.batch_seconds) / devices)
+        if parts * devices > batch:
+            raise ConfigError(
+                f"data.micro_batch_seconds={cfg.data.micro_batch_seconds} cuts a step of {batch} clips into "
+                f"{parts * devices} parts. Give more seconds, or a larger data.batch_seconds."
+            )
+        return parts
     if batch % devices:
         raise ConfigError(
             f"data.global_batch_size={batch} cannot be shared by {devices} devices. "
@@ -299,7 +334,7 @@ def _micro_batch(cfg: DictConfig, devices: int) -> int:
             f"data.micro_batch_size={micro} x {devices} device(s) does not divide data.global_batch_size={batch}. "
             f"Choose {fitting}."
         )
-    return int(micro)
+    return int(batch // (micro * devices))
 
 
 def _device_type(cfg: DictConfig) -> str:

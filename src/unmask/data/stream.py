@@ -107,6 +107,8 @@ class Subset:
         self.source, self.count = source, min(count, len(source))
         self.order = Permutation(len(source), address(seed, "subset"))
         self.classes = source.classes
+        if hasattr(source, "lengths"):
+            self.lengths = [source.lengths[self.order[index]] for index in range(self.count)]
 
     def __len__(self) -> int:
         return self.count

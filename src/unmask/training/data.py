@@ -1,17 +1,32 @@
 """The training stream, and a few labelled samples to judge features by."""
 
 import signal
+from typing import NamedTuple
 
 import lightning.pytorch as L
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
 from unmask.address import Permutation, address
+from unmask.data.bucket import BucketSampler
 from unmask.data.source import Source
 from unmask.data.stream import Item, Stream, StreamSampler, collate
 from unmask.errors import BrokenSample
 from unmask.modality.base import Modality
 from unmask.schema import Batch
+
+
+class Buckets(NamedTuple):
+    """How samples are batched by length.
+
+    Attributes:
+        seconds: length of each training sample.
+        window: optimiser steps whose samples are sorted together.
+    """
+
+    seconds: np.ndarray
+    window: int
 
 
 class PretrainData(L.LightningDataModule):
@@ -23,8 +38,8 @@ class PretrainData(L.LightningDataModule):
         modality: makes the transforms.
         seed: the run's.
         global_batch: samples an optimiser step over all devices and accumulation.
-        micro_batch: samples a device holds at once.
         num_workers: loader processes; the run is the same for any number.
+        buckets: where samples are batched by their length.
     """
 
     def __init__(
@@ -34,12 +49,13 @@ class PretrainData(L.LightningDataModule):
         modality: Modality,
         seed: int,
         global_batch: int,
-        micro_batch: int,
         num_workers: int,
+        buckets: Buckets | None = None,
     ) -> None:
         super().__init__()
         self.train, self.test, self.seed = train, test, seed
-        self.global_batch, self.micro_batch, self.num_workers = global_batch, micro_batch, num_workers
+        self.global_batch, self.num_workers = global_batch, num_workers
+        self.buckets = buckets
         self.stream = Stream(train, modality.transform(train=True), seed)
         self.still = modality.transform(train=False)
 
@@ -47,9 +63,13 @@ class PretrainData(L.LightningDataModule):
         """An endless loader; Lightning asks for it after a checkpoint is restored."""
         trainer = self.trainer
         assert trainer is not None
-        sampler = StreamSampler(
-            trainer.global_step, self.global_batch, self.micro_batch, trainer.global_rank, trainer.world_size
-        )
+        step, rank, world = trainer.global_step, trainer.global_rank, trainer.world_size
+        parts = trainer.accumulate_grad_batches * world
+        sampler: StreamSampler | BucketSampler
+        if self.buckets is None:
+            sampler = StreamSampler(step, self.global_batch, self.global_batch // parts, rank, world)
+        else:
+            sampler = BucketSampler(*self.buckets, self.seed, step, self.global_batch, parts, rank, world)
         return DataLoader(
             self.stream,
             batch_sampler=sampler,

@@ -10,7 +10,7 @@ _BLOCK = re.compile(r"backbone\.encoder\.blocks\.(\d+)\.")
 
 
 def parameter_groups(
-    module: nn.Module, weight_decay: float, layer_decay: float = 1.0, depth: int = 0
+    module: nn.Module, weight_decay: float, layer_decay: float = 1.0, depth: int = 0, decay_vectors: bool = False
 ) -> list[dict[str, Any]]:
     """Groups for an optimiser: vectors and biases without decay, everything else with; each with its `lr_scale`.
 
@@ -21,11 +21,13 @@ def parameter_groups(
         weight_decay: of parameters that decay.
         layer_decay: a layer's rate over that of the layer above (arXiv 2106.08254); 1 for all alike.
         depth: encoder blocks.
+        decay_vectors: let vectors and biases decay too, as fairseq's data2vec does.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            decay = 0.0 if parameter.ndim <= 1 or name.endswith(".bias") else weight_decay
+            exempt = not decay_vectors and (parameter.ndim <= 1 or name.endswith(".bias"))
+            decay = 0.0 if exempt else weight_decay
             groups[layer_scale(name, layer_decay, depth), decay].append(parameter)
     return [{"params": params, "weight_decay": d, "lr_scale": scale} for (scale, d), params in groups.items()]
 

@@ -26,6 +26,7 @@ class PretrainModule(L.LightningModule):
         make_optimizer: from parameter groups to an optimiser.
         weight_decay: for parameters that decay.
         layer_decay: a layer's learning rate over that of the layer above.
+        decay_vectors: let vectors and biases decay too.
         learning_rate: by optimiser step.
         seed: the run's.
 
@@ -46,6 +47,7 @@ class PretrainModule(L.LightningModule):
         make_optimizer: Callable[[list[dict[str, Any]]], Optimizer],
         weight_decay: float,
         layer_decay: float,
+        decay_vectors: bool,
         learning_rate: Callable[[int], float],
         seed: int,
     ) -> None:
@@ -55,13 +57,14 @@ class PretrainModule(L.LightningModule):
         self.make_optimizer = make_optimizer
         self.weight_decay = weight_decay
         self.layer_decay = layer_decay
+        self.decay_vectors = decay_vectors
         self.learning_rate = learning_rate
         self.seed = seed
 
     def configure_optimizers(self) -> Optimizer:
         """Parameter groups by decay and layer; the rate is set by `optimizer_step`."""
         depth = self.objective.backbone.encoder.depth
-        groups = parameter_groups(self.objective, self.weight_decay, self.layer_decay, depth)
+        groups = parameter_groups(self.objective, self.weight_decay, self.layer_decay, depth, self.decay_vectors)
         return self.make_optimizer(groups)
 
     def draw_mask(self, batch: Batch) -> Mask:

@@ -52,6 +52,47 @@ class Constant:
         return self.peak * min(1.0, step / self.warmup) if self.warmup else self.peak
 
 
+@dataclass(frozen=True)
+class TriStage:
+    """Linear warm-up from a share of the peak, the peak, then an exponential fall to a share of it (wav2vec 2.0).
+
+    Papers call the fall linear; fairseq, which made the numbers, is exponential (its tri_stage scheduler).
+
+    Attributes:
+        peak: the applied learning rate.
+        warmup: optimiser steps.
+        decay: optimiser steps of the fall, at the end.
+        total: optimiser steps of the whole training.
+        first: the rate at the start over the peak.
+        last: the rate at the end over the peak.
+
+    Raises:
+        ConfigError: warm-up and fall are longer than the training.
+    """
+
+    peak: float
+    warmup: int
+    decay: int
+    total: int
+    first: float = 0.01
+    last: float = 0.01
+
+    def __post_init__(self) -> None:
+        _check_warmup(self.warmup, self.total)
+        if self.warmup + self.decay > self.total:
+            raise ConfigError(
+                f"scheduler.decay is {self.decay} steps, and after a warm-up of {self.warmup} there are "
+                f"{self.total - self.warmup}. Shorten scheduler.decay or train longer."
+            )
+
+    def __call__(self, step: int) -> float:
+        """The rate that optimiser step `step` (from zero) uses."""
+        if step < self.warmup:
+            return self.peak * (self.first + (1 - self.first) * step / self.warmup)
+        into_fall = step - (self.total - self.decay)
+        return self.peak * self.last ** (into_fall / self.decay) if into_fall > 0 else self.peak
+
+
 def _check_warmup(warmup: int, total: int) -> None:
     if warmup >= total:
         raise ConfigError(
