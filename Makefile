@@ -6,7 +6,7 @@ CACHE := $(or $(UNMASK_CACHE),$(HOME)/.cache/unmask)
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test check bench evidence data-fashion lock clean
+.PHONY: help install train test check bench evidence data-fashion data-asterisk data-wordnet lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -40,6 +40,12 @@ evidence: $(READY) data-fashion ## the README's Fashion-MNIST table: three seeds
 
 data-fashion: ## fetch Fashion-MNIST (MIT, 30 MB) into the cache, without root
 	scripts/fetch_fashion_mnist.sh $(CACHE)/fashion_mnist
+
+data-asterisk: ## fetch recorded English prompts with transcripts (CC BY-SA, 24 MB) into the cache, without root
+	scripts/fetch_asterisk_prompts.sh $(CACHE)/asterisk_prompts
+
+data-wordnet: ## fetch WordNet's glosses (WordNet licence, 7 MB) into the cache, without root
+	scripts/fetch_wordnet.sh $(CACHE)/wordnet
 
 lock: $(READY) ## pin what pyproject.toml allows
 	$(BIN)/python -m pip install --quiet uv

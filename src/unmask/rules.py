@@ -28,6 +28,10 @@ def _whole(least: int, what: str, optional: bool = False) -> Rule:
     return Rule(accepts, f"a whole number of {what}, at least {least}" + (", or null" if optional else ""))
 
 
+def _odd(what: str) -> Rule:
+    return Rule(lambda value: type(value) is int and value > 0 and value % 2 == 1, f"an odd number of {what}")
+
+
 def _number(what: str, low: float, high: float = float("inf"), optional: bool = False, open_low: bool = False) -> Rule:
     def accepts(value: Any) -> bool:
         if value is None:
@@ -56,6 +60,10 @@ RULES = {
     "seed": Rule(lambda v: type(v) is int and 0 <= v < 2**63, "a whole number from 0 to 2**63 - 1"),
     "mask_audit": _choice(True, False),
     "mask.ratio": _number("a share of hidden tokens", 0, 1),
+    "mask.side": _odd("tokens"),
+    "mask.adjust": _number("a share of the tokens", 0, 1),
+    "mask.length": _whole(1, "tokens"),
+    "mask.probability": _number("the wav2vec rule's p", 0, optional=True, open_low=True),
     "model.width": _whole(1, "values a token"),
     "model.depth": _whole(1, "blocks"),
     "model.heads": _whole(1, "attention heads"),
@@ -67,6 +75,16 @@ RULES = {
     "modality.patch_size": _whole(1, "pixels"),
     "modality.crop_scale": _number("a share of the area", 0, 1, open_low=True),
     "modality.flip": _choice(True, False),
+    "modality.crop_seconds": _number("seconds", 0, open_low=True),
+    "modality.sample_rate": _whole(1, "samples a second"),
+    "modality.conv_width": _whole(1, "channels", optional=True),
+    "modality.position_layers": _whole(1, "layers"),
+    "modality.position_kernel": _odd("tokens"),
+    "modality.position_groups": _whole(1, "groups of channels"),
+    "modality.normalize": _choice(True, False),
+    "modality.block_size": _whole(2, "tokens"),
+    "modality.random_tokens": _number("a share of hidden tokens", 0, 1),
+    "modality.kept_tokens": _number("a share of hidden tokens", 0, 1),
     "encoder.norm_first": _choice(True, False),
     "encoder.norm_eps": _number("a variance", 0, open_low=True),
     "encoder.key_bias": _choice(True, False),
@@ -83,6 +101,15 @@ RULES = {
     "objective.tau_start": _number("a share of the teacher", 0, 1),
     "objective.tau_end": _number("a share of the teacher", 0, 1),
     "objective.head_layers": _whole(1, "linear layers"),
+    "objective.masks_per_sample": _whole(1, "masks"),
+    "objective.cls_weight": _number("a weight", 0),
+    "objective.mask_noise_std": _number("a deviation", 0),
+    "objective.decoder_width": _whole(1, "values a token"),
+    "objective.decoder_kernel": _odd("tokens"),
+    "objective.decoder_groups": _whole(1, "groups of channels"),
+    "objective.decoder_layers": _whole(1, "convolutions"),
+    "objective.decoder_residual": _choice(True, False),
+    "objective.decoder_dropout": _number("a share of values", 0, 0.99),
     "data.image_size": Rule(_side, "a whole number of pixels, or [height, width]"),
     "data.channels": _choice(1, 3),
     "data.std": Rule(_deviations, "a list of numbers above 0, one for each channel"),
@@ -92,6 +119,10 @@ RULES = {
     "data.micro_batch_seconds": _number("seconds of audio", 0, optional=True, open_low=True),
     "data.bucket_steps": _whole(1, "optimiser steps"),
     "data.crop_seconds": _number("seconds of audio", 0.025, open_low=False),
+    "data.min_seconds": _number("seconds of audio", 0),
+    "data.max_seconds": _number("seconds of audio", 0, optional=True, open_low=True),
+    "data.vocab_size": _whole(1, "tokens"),
+    "data.block_size": _whole(1, "tokens"),
     "data.num_workers": _whole(0, "processes"),
     "data.limit": _whole(1, "samples", optional=True),
     "optimizer.base_lr": _number("a learning rate at 256 samples", 0, open_low=True),
@@ -111,6 +142,8 @@ RULES = {
     "trainer.detect_anomaly": _choice(True, False),
     "callbacks.broken_samples.most": _number("a share of samples", 0, 1),
     "callbacks.checkpointing.keep": _whole(1, "files"),
+    "callbacks.collapse.samples": _whole(8, "samples"),
+    "callbacks.collapse.action": _choice("warn", "stop", "none"),
     "callbacks.pictures.count": _whole(1, "samples"),
     "callbacks.probes.labels": _whole(10, "samples"),
     "callbacks.probes.test": _whole(10, "samples"),
