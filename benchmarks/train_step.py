@@ -9,12 +9,11 @@ its default attention and torch's default AdamW, unmask its own. Prints seconds,
 import argparse
 import os
 import statistics
-import time
-from collections.abc import Callable
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
+from timing import Step, interleaved, ratio
 from torch.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
@@ -30,8 +29,6 @@ from unmask.schema import Batch
 from unmask.training.groups import parameter_groups
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-Step = Callable[[], None]
-
 
 def our_step(batch: Batch, autocast: torch.autocast) -> Step:
     """One optimiser step of unmask's MAE Base, masks drawn anew."""
@@ -75,19 +72,12 @@ def measure(precision: str, count: int, rounds: int, show_profile: bool) -> None
     sides = {"unmask": our_step(batch, autocast), "transformers": peer_step(batch, autocast)}
     with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
         sides["unmask"]()
-    sides["transformers"]()
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(rounds):
-        for name, step in sides.items():
-            began = time.perf_counter()
-            step()
-            seconds[name].append(time.perf_counter() - began)
+    seconds = interleaved(sides, rounds)
     ours, theirs = (statistics.median(seconds[name]) for name in sides)
-    ratios = [b / a for a, b in zip(seconds["unmask"], seconds["transformers"], strict=True)]
     mfu = counter.get_total_flops() / ours / matmul_flops_per_second(torch.device("cpu"), dtype)
     print(
         f"{precision} batch {count}: unmask {ours:.3f} s, transformers {theirs:.3f} s, "
-        f"{statistics.median(ratios):.2f}x ({min(ratios):.2f}-{max(ratios):.2f} over {rounds} pairs), "
+        f"{ratio(seconds['transformers'], seconds['unmask'])} times as fast, "
         f"{count / ours:.2f} samples/s, MFU {mfu:.0%}",
         flush=True,
     )

@@ -79,6 +79,18 @@ MISTAKES = [
     (["callbacks.checkpointing.keep=0"], "callbacks.checkpointing.keep=0"),
     (["callbacks.metrics=null"], "cannot do without it"),
     (["precision=fp16", "trainer.accelerator=cpu"], "Use precision=bf16, fp32 or auto"),
+    # Objectives.
+    (["objective=data2vec", "objective.top_k=9"], "objective.top_k=9 of model.depth=3 blocks is not possible"),
+    (["objective=data2vec", "objective.top_k=0"], "objective.top_k=0 is not possible"),
+    (["objective=data2vec", "objective.beta=-1"], "objective.beta=-1 is not possible"),
+    (["objective=data2vec", "objective.tau_start=1.5"], "objective.tau_start=1.5 is not possible"),
+    (["objective=data2vec", "objective.tau_end=-0.1"], "objective.tau_end=-0.1 is not possible"),
+    (["objective=data2vec", "objective.tau_steps=soon"], "objective.tau_steps=soon is no duration"),
+    (["objective=data2vec", "objective.target=blok"], "Did you mean block?"),
+    (["objective=data2vec", "objective.layer_norm=batch"], "Choose one of layer, instance, none"),
+    (["objective=data2vec", "objective.reduction=squared"], "Choose one of mean, root, sum"),
+    (["objective=simmim", "objective.target=hgo"], "Did you mean hog?"),
+    (["objective=simmim", "objective.loss=huber"], "Choose one of l1, l2"),
     # Data.
     (["data=images"], "data.root is not set"),
     (["data=images", "data.root={tmp}/nowhere"], "nowhere"),

@@ -173,7 +173,7 @@ def build_length(cfg: DictConfig, samples: int, batch: int) -> int:
 
 
 def build_callbacks(cfg: DictConfig, samples: int, batch: int, steps: int) -> dict[str, L.Callback]:
-    """In the order of the config; `every` becomes optimiser steps."""
+    """In the order of the config; `every` and `grace` become optimiser steps."""
     callbacks = {}
     for name, node in cfg.callbacks.items():
         if node is None:
@@ -184,6 +184,8 @@ def build_callbacks(cfg: DictConfig, samples: int, batch: int, steps: int) -> di
             if every < 1 and "%" not in str(node.every):
                 raise ConfigError(f"callbacks.{name}.every={node.every} is no interval. Give at least one step.")
             given["every"] = max(1, every)  # a share of few steps
+        if "grace" in node:
+            given["grace"] = _steps(cfg, f"callbacks.{name}.grace", samples, batch, steps)
         callbacks[str(name)] = _create(node, **given)
     for needed in ("metrics", "progress", "checkpointing"):
         if needed not in callbacks:

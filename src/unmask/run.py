@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unmask.callbacks.checkpointing import Checkpointing
+from unmask.callbacks.collapse import Collapse
 from unmask.masking.audit import audit
 from unmask.masking.strategy import MaskStrategy
 from unmask.training.data import PretrainData
@@ -63,6 +64,10 @@ class Pretraining:
             say(f"stopped by {self.checkpointing.stopped_by.name} after step {steps} of {total}; everything is saved")
             say(f"go on with: python train.py resume={self.folder}")
             sys.exit(128 + self.checkpointing.stopped_by)
+        for collapse in (c for c in self.trainer.callbacks if isinstance(c, Collapse)):  # type: ignore[attr-defined]
+            collapse.check(self.folder)
+            if collapse.verdict is not None:
+                say(f"health:  {collapse.verdict}")
         pictures = sorted((self.folder / "pictures").glob("*.png"))
         if pictures:
             say(f"picture: {pictures[-1]}")

@@ -51,6 +51,10 @@ class Batch:
         """Some of the samples; nothing is copied."""
         return self._each(lambda tensor: tensor[start:stop])
 
+    def repeated(self, times: int) -> "Batch":
+        """Each sample so many times in a row."""
+        return self._each(lambda tensor: tensor.repeat_interleave(times, dim=0))
+
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         labels, lengths = (None if x is None else change(x) for x in (self.labels, self.lengths))
         return replace(
@@ -85,6 +89,11 @@ class Mask:
         return torch.zeros(len(self.hidden), tokens, dtype=torch.bool, device=self.hidden.device).scatter_(
             1, self.hidden, True
         )
+
+    def every(self, count: int) -> "Mask":
+        """Every `count`-th row: the first mask of each sample where a sample has so many."""
+        counted = None if self.counted is None else self.counted[::count]
+        return Mask(self.visible[::count], self.hidden[::count], counted)
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean of (B, H, ...) over hidden tokens that count, and over all further axes."""

@@ -58,7 +58,7 @@ class Pictures(L.Callback):
 def draw_picture(module: PretrainModule, samples: Batch) -> np.ndarray:
     """(height, width, 3) uint8: what the modality makes of the objective's prediction."""
     samples = samples.to(module.device)
-    mask = module.draw_mask(samples)
+    mask = module.draw_mask(samples).every(module.objective.masks_per_sample)
     with module.judged() as objective:
         prediction = objective.predict(samples, mask)
         prediction = None if prediction is None else prediction.float()

@@ -47,7 +47,7 @@ class BlockMask(MaskStrategy):
     def _rank(self, seed: int, positions: Tensor, grid: Sequence[int]) -> Tensor:
         """(B, N): high for tokens of the first rectangle, one less for the next, 0 outside of all."""
         if len(grid) != 2:
-            raise ConfigError(f"mask=block needs a grid of two axes, and this one has {len(grid)}. Use mask=random.")
+            raise ConfigError(f"mask=block needs a grid of two axes, and this one has {len(grid)}. Use mask=span.")
         inside = self._rectangles(seed, positions, grid)
         countdown = torch.arange(inside.shape[1], 0, -1, device=positions.device)[:, None]
         return (inside * countdown).amax(dim=1).float()

@@ -64,8 +64,12 @@ def hide_top_padded(scores: Tensor, ratio: float, counts: Tensor) -> Mask:
 
 
 def gather(tokens: Tensor, index: Tensor) -> Tensor:
-    """Rows of `tokens` (B, N, D) at `index` (B, K): (B, K, D)."""
+    """Rows of `tokens` (B, N, D) at `index` (B, K): (B, K, D).
+
+    An index of (B M, K) takes M times from each sample, M rows in a row: (B M, K, D).
+    """
     # One flat index_select: its backward is a plain add of rows, where torch.gather scatters single numbers.
     batch, count, width = tokens.shape
-    offset = torch.arange(batch, device=index.device)[:, None] * count
-    return tokens.reshape(batch * count, width).index_select(0, (index + offset).flatten()).view(batch, -1, width)
+    sample = torch.arange(len(index), device=index.device)[:, None] // (len(index) // batch)
+    rows = (index + sample * count).flatten()
+    return tokens.reshape(batch * count, width).index_select(0, rows).view(len(index), -1, width)

@@ -1,7 +1,9 @@
 """What every masking strategy is: scores in, an exact mask out."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -37,9 +39,32 @@ class MaskStrategy(ABC):
         With `counts`, (B,) int64, only the first so many tokens of a row are real; what the rest scores is not read.
         """
 
-    def draw(self, seed: int, positions: Tensor, grid: Sequence[int], counts: Tensor | None = None) -> Mask:
-        """One mask for each stream position (B,), on a token grid such as (14, 14)."""
+    def draw(
+        self,
+        seed: int,
+        positions: Tensor,
+        grid: Sequence[int],
+        counts: Tensor | None = None,
+        never_hidden: Tensor | None = None,
+    ) -> Mask:
+        """One mask for each stream position (B,), on a token grid such as (14, 14).
+
+        Args:
+            seed: the run's.
+            positions: (B,) int64.
+            grid: tokens along each axis.
+            counts: as of `scores`.
+            never_hidden: (B, N) bool, tokens that stay visible. A ratio that leaves too few others to hide takes some
+                of them too, and these do not count.
+        """
         scores = self.scores(seed, positions, grid, counts)
+        if never_hidden is not None:
+            scores = scores.masked_fill(never_hidden, -math.inf)
         if counts is not None:
-            return hide_top_padded(scores, self.ratio, counts)
-        return hide_top(scores, num_visible(scores.shape[1], self.ratio))
+            mask = hide_top_padded(scores, self.ratio, counts)
+        else:
+            mask = hide_top(scores, num_visible(scores.shape[1], self.ratio))
+        if never_hidden is None:
+            return mask
+        counted = ~never_hidden.gather(1, mask.hidden)
+        return replace(mask, counted=counted if mask.counted is None else mask.counted & counted)

@@ -51,6 +51,10 @@ class Modality(nn.Module, ABC):
             return None
         return torch.arange(self.grid_of(batch)[0], device=counts.device) < counts[:, None]
 
+    def never_hidden(self, batch: Batch) -> Tensor | None:
+        """(B, N) bool, tokens that no mask may hide, such as the first of a text; None for none."""
+        return None
+
     @abstractmethod
     def embed(self, batch: Batch, visible: Tensor | None = None) -> Tensor:
         """(B, N, D) tokens without positions; where the modality is pointwise also only those at `visible` (B, V)."""

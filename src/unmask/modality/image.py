@@ -12,6 +12,7 @@ from unmask.errors import ConfigError
 from unmask.masking.select import gather
 from unmask.modality.base import Modality, Transform
 from unmask.modality.contact_sheet import contact_sheet
+from unmask.nn.hog import hog, hog_size
 from unmask.nn.init import init_transformer
 from unmask.nn.patch import patchify, unpatchify
 from unmask.nn.position import sincos_2d
@@ -81,6 +82,7 @@ class Image(Modality):
         )
         self.grid = (height_width[0] // patch_size, height_width[1] // patch_size)
         self.target_size = patch_size**2 * channels
+        self.hog_size = hog_size(patch_size, channels)
         # A convolution whose stride is its kernel, as one matrix product over the patches that are wanted.
         self.projection = nn.Linear(self.target_size, width)
         init_transformer(self.projection)
@@ -117,6 +119,13 @@ class Image(Modality):
             return patches
         mean, deviation = _moments(patches)
         return (patches - mean) / deviation
+
+    def hog_target(self, batch: Batch, mask: Mask) -> Tensor:
+        """(B, H, hog_size) float32: gradient histograms of the hidden patches; gradients see across their borders.
+
+        Of pixels in 0..1: normalised ones, whose channels have another mean and scale, would have the same.
+        """
+        return hog(batch.inputs.float() / 255, self.patch_size, mask.hidden)
 
     def raw_features(self, batch: Batch) -> Tensor:
         """All normalised pixels in a row."""

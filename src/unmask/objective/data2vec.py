@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,20 +22,19 @@ TARGETS = ("ffn", "block")
 REDUCTIONS = ("mean", "root", "sum")
 
 
-class Data2Vec(Objective):
-    """Regress, at hidden tokens, the mean of a teacher's last K layers; the teacher is the student's running average.
+class SelfDistillation(Objective):
+    """What data2vec and data2vec 2.0 share: a teacher that is the student's running average, and what it teaches.
 
     Args:
-        backbone: the student; sees all places, with a mask token where hidden.
+        backbone: the student.
         top_k: K, blocks that make the target, counted from the last; None for all.
         target: `ffn`, a block's feed-forward output before its residual, or `block`, its output.
         layer_norm: of each layer before averaging: instance, layer or none.
         target_norm: after averaging.
         beta: smooth-L1's β in the target's units; 0 for squared error (without the half).
         reduction: over the D values of a token: `mean`, `sum`, or `root` for sum / √D.
-        head_layers: linear layers of the regression head; more than one have 2 D values and a GELU in between.
         tau_start: τ, the share of itself that the teacher keeps at a step, at first.
-        tau_end: τ at the end.
+        tau_end: τ at the end; at 1 the teacher stands still.
         tau_steps: optimiser steps from the one to the other.
         copied: prefixes of backbone parameters that the teacher takes over; None for what the modality says.
 
@@ -51,7 +51,6 @@ class Data2Vec(Objective):
         target_norm: str,
         beta: float,
         reduction: str,
-        head_layers: int,
         tau_start: float,
         tau_end: float,
         tau_steps: int,
@@ -79,19 +78,13 @@ class Data2Vec(Objective):
         self.layer_norm, self.target_norm = layer_norm, target_norm
         self.beta, self.scale = beta, {"mean": 1.0, "root": width**0.5, "sum": float(width)}[reduction]
         self.tau_start, self.tau_end, self.tau_steps = tau_start, tau_end, tau_steps
-        self.mask_token = backbone.modality.new_mask_token()
-        self.head = _head(width, head_layers)
         copied = tuple(backbone.modality.copied if copied is None else copied)
         self.shares_local = "modality" in copied  # then what the student embeds is what the teacher would
         self.teacher = EMA(backbone, copied)
 
-    def forward(self, batch: Batch, mask: Mask) -> Output:
-        """Loss in float32."""
-        local = self.backbone.modality.embed(batch)
-        fill = self.backbone.modality.filling(batch, mask, self.mask_token)
-        encoded = self.backbone.encode(batch, mask, fill, keep_hidden=True, local=local)
-        prediction = self.head(gather(encoded[:, self.backbone.prefix :], mask.hidden)).float()
-        target = gather(self.targets(batch, local.detach() if self.shares_local else None), mask.hidden)
+    def regress(self, prediction: Tensor, target: Tensor, mask: Mask) -> Output:
+        """The loss, in float32, of (B, H, D) predictions at the hidden tokens."""
+        prediction = prediction.float()
         loss = mask.mean(regression(prediction, target, self.beta)) * self.scale
         return Output(loss, {"target_std": spread(target), "prediction_std": spread(prediction)})
 
@@ -117,6 +110,31 @@ class Data2Vec(Objective):
         return {**super().views(batch), "teacher": self.targets(batch)}
 
 
+class Data2Vec(SelfDistillation):
+    """Predict the teacher's features at hidden tokens from what the student makes of all places.
+
+    Args:
+        backbone: the student; sees all places, with a mask token where hidden.
+        head_layers: linear layers of the regression head; more than one have 2 D values and a GELU in between.
+        teaching: the arguments of `SelfDistillation`.
+    """
+
+    def __init__(self, backbone: Backbone, head_layers: int, **teaching: Any) -> None:
+        super().__init__(backbone, **teaching)
+        width = backbone.encoder.width
+        self.mask_token = backbone.modality.new_mask_token()
+        self.head = linear_head(width, width, head_layers).apply(init_normal)
+
+    def forward(self, batch: Batch, mask: Mask) -> Output:
+        """Loss in float32."""
+        local = self.backbone.modality.embed(batch)
+        fill = self.backbone.modality.filling(batch, mask, self.mask_token)
+        encoded = self.backbone.encode(batch, mask, fill, keep_hidden=True, local=local)
+        prediction = self.head(gather(encoded[:, self.backbone.prefix :], mask.hidden))
+        target = gather(self.targets(batch, local.detach() if self.shares_local else None), mask.hidden)
+        return self.regress(prediction, target, mask)
+
+
 def regression(prediction: Tensor, target: Tensor, beta: float) -> Tensor:
     """Element by element: smooth-L1 with β > 0, else the squared error."""
     if beta == 0:
@@ -124,10 +142,10 @@ def regression(prediction: Tensor, target: Tensor, beta: float) -> Tensor:
     return F.smooth_l1_loss(prediction, target, beta=beta, reduction="none")
 
 
-def _head(width: int, layers: int) -> nn.Module:
-    """Linear layers with a GELU between them."""
-    sizes = [width, *[2 * width] * (layers - 1), width]
+def linear_head(width: int, output: int, layers: int) -> nn.Sequential:
+    """Linear layers from `width` to `output`, 2 x `width` values and a GELU between them."""
+    sizes = [width, *[2 * width] * (layers - 1), output]
     parts: list[nn.Module] = []
     for before, after in pairwise(sizes):
         parts += [nn.Linear(before, after), nn.GELU()]
-    return nn.Sequential(*parts[:-1]).apply(init_normal)
+    return nn.Sequential(*parts[:-1])

@@ -70,12 +70,14 @@ class PretrainModule(L.LightningModule):
     def draw_mask(self, batch: Batch) -> Mask:
         """The masks of each sample, by its stream position."""
         modality, repeats = self.objective.backbone.modality, self.objective.masks_per_sample
-        positions, counts = batch.positions, modality.counts(batch)
+        positions, counts, never_hidden = batch.positions, modality.counts(batch), modality.never_hidden(batch)
         if repeats > 1:
             clones = torch.arange(repeats, device=positions.device)
             positions = (positions[:, None] * repeats + clones).flatten()
-            counts = None if counts is None else counts.repeat_interleave(repeats)
-        return self.masking.draw(self.seed, positions, modality.grid_of(batch), counts)
+            counts, never_hidden = (
+                None if x is None else x.repeat_interleave(repeats, 0) for x in (counts, never_hidden)
+            )
+        return self.masking.draw(self.seed, positions, modality.grid_of(batch), counts, never_hidden)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout and the like by address, so that no generator has to be saved."""

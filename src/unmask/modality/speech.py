@@ -1,0 +1,198 @@
+"""Speech: waveforms in, frames of 25 ms every 20 ms as tokens."""
+
+import math
+from functools import cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchaudio.functional import melscale_fbanks
+
+from unmask.errors import ConfigError
+from unmask.masking.select import gather
+from unmask.modality.base import Modality, Transform
+from unmask.modality.contact_sheet import contact_sheet
+from unmask.nn.conv import FIELD, HOP, ConvPosition, WaveEncoder, count_frames
+from unmask.nn.normalize import EPS
+from unmask.nn.position import sincos_1d
+from unmask.schema import Batch, Mask, Sample
+
+BANDS = 80  # of the log-mel spectrogram
+LOG_FLOOR = 1e-5  # power of an utterance of unit variance; about what 16 bits round off in a quiet recording
+GREY = 128
+
+
+class Speech(Modality):
+    """Waveforms through wav2vec 2.0's convolutions, with convolutional positions (data2vec, arXiv 2202.03555).
+
+    Padding never changes a real frame: a frame is real where all samples that it sees are, and positions see zeros
+    beyond the last real frame, as at the end of a clip alone. Neighbouring frames share 80 samples (5 ms), so a
+    visible frame next to a hidden one has heard its edge.
+
+    For objectives that rebuild the input, a token's target are the log-mel energies of its 400 samples: ours, since
+    no such recipe is published for waveforms.
+
+    Args:
+        width: D, token width.
+        crop_seconds: longer clips are cut to this, at random for training, else to their middle.
+        sample_rate: samples a second.
+        conv_width: C, channels of the convolutions; None for D, but at most 512.
+        position_layers: layers of the convolutional positions.
+        position_kernel: tokens that each of them sees; odd.
+        position_groups: groups of channels; divides D.
+        normalize: give every clip zero mean and unit variance.
+
+    Raises:
+        ConfigError: the crop is shorter than two frames, or positions cannot be built as told.
+    """
+
+    window: Tensor
+    filters: Tensor
+    pointwise = False
+    # Frames are the student's own, and its convolutional positions are taken over: the teacher averages blocks alone.
+    copied = ("modality",)
+    target_size = BANDS
+
+    def __init__(
+        self,
+        width: int,
+        crop_seconds: float,
+        sample_rate: int = 16_000,
+        conv_width: int | None = None,
+        position_layers: int = 5,
+        position_kernel: int = 19,
+        position_groups: int = 16,
+        normalize: bool = True,
+    ) -> None:
+        super().__init__()
+        self.crop = round(crop_seconds * sample_rate)
+        if self.crop < FIELD + HOP:
+            raise ConfigError(
+                f"modality.crop_seconds={crop_seconds} is less than two frames at {sample_rate} samples a second. "
+                f"Choose at least {(FIELD + HOP) / sample_rate:g}."
+            )
+        self.settings = {
+            "width": width, "crop_seconds": crop_seconds, "sample_rate": sample_rate, "conv_width": conv_width,
+            "position_layers": position_layers, "position_kernel": position_kernel,
+            "position_groups": position_groups, "normalize": normalize,
+        }  # fmt: skip
+        self.normalize = normalize
+        self.grid = (count_frames(self.crop),)
+        channels = min(512, width) if conv_width is None else conv_width
+        self.conv = WaveEncoder(channels)
+        self.norm = nn.LayerNorm(channels)
+        self.projection = nn.Linear(channels, width)
+        self.positions = ConvPosition(width, position_layers, position_kernel, position_groups)
+        self.register_buffer("window", torch.hann_window(FIELD), persistent=False)
+        self.register_buffer("filters", _mel_filters(sample_rate).to(self.window.device), persistent=False)
+
+    def transform(self, train: bool) -> Transform:
+        """Crop, then normalise; clips of less than a frame are filled up with zeros."""
+        return SpeechTransform(self.crop, train, self.normalize)
+
+    def counts(self, batch: Batch) -> Tensor | None:
+        """(B,) frames whose samples are all real."""
+        return None if batch.lengths is None else count_frames(batch.lengths)
+
+    def grid_of(self, batch: Batch) -> tuple[int, ...]:
+        """The frames of the longest clip."""
+        return (count_frames(batch.inputs.shape[1]),)
+
+    def embed(self, batch: Batch, visible: Tensor | None = None) -> Tensor:
+        """Convolutions, a layer norm, a projection."""
+        return self.projection(self.norm(self.conv(batch.inputs)))
+
+    def add_position(self, tokens: Tensor, visible: Tensor | None = None, real: Tensor | None = None) -> Tensor:
+        """Add what the convolutions say; padding is as if it were not there."""
+        return tokens + self.positions(tokens, real)
+
+    def new_mask_token(self) -> nn.Parameter:
+        """Uniform in [0, 1), as wav2vec 2.0's."""
+        return nn.Parameter(torch.rand(1, 1, self.settings["width"]))
+
+    def position(self, width: int) -> Tensor:
+        """(N, width) sine-cosine table."""
+        return sincos_1d(width, self.grid[0], "model.decoder.width")
+
+    def target(self, batch: Batch, mask: Mask, normalize: bool) -> Tensor:
+        """Log-mel energies of the hidden frames, optionally each band by its mean and deviation over the clip."""
+        energies = self.log_mel(batch)
+        if normalize:
+            mean, deviation = _moments(energies, self.real(batch))
+            energies = (energies - mean) / deviation
+        return gather(energies, mask.hidden)
+
+    def raw_features(self, batch: Batch) -> Tensor:
+        """Mean and deviation of each band of the log-mel spectrogram over a clip."""
+        return torch.cat(_moments(self.log_mel(batch), self.real(batch)), dim=2).squeeze(1)
+
+    def log_mel(self, batch: Batch) -> Tensor:
+        """(B, N, bands) float32: log energies of the 400 samples that each token sees, on the mel scale."""
+        with torch.autocast(batch.inputs.device.type, enabled=False):
+            frames = batch.inputs.float().unfold(1, FIELD, HOP) * self.window
+            power = torch.fft.rfft(frames).abs().square()
+            return (power @ self.filters).clamp(min=LOG_FLOOR).log()
+
+    def picture(self, batch: Batch, mask: Mask, prediction: Tensor | None, normalized: bool) -> np.ndarray:
+        """Log-mel spectrograms, low bands at the bottom: input, hidden frames in grey, reconstruction."""
+        energies, real = self.log_mel(batch), self.real(batch)
+        if real is None:
+            real = torch.ones(energies.shape[:2], dtype=torch.bool, device=energies.device)
+        hidden = mask.is_hidden(energies.shape[1]) & real
+        input_ = _pixels(energies, energies, real)
+        views = [input_, input_.masked_fill(hidden[:, None, None], GREY)]
+        captions = ["input, log-mel", f"visible ({hidden.sum() / real.sum():.0%} hidden)"]
+        if prediction is not None:
+            if normalized:
+                # The model never predicted how loud a band is and how much it moves: the sheet says so.
+                mean, deviation = _moments(energies, real)
+                prediction = prediction * deviation + mean
+            filled = energies.scatter(1, mask.hidden[..., None].expand_as(prediction), prediction.to(energies.dtype))
+            note = ", mean and deviation of each band taken from the input" if normalized else ""
+            views.append(_pixels(filled, energies, real))
+            captions.append(f"reconstruction{note}")
+        return contact_sheet(views, captions)
+
+
+class SpeechTransform:
+    """From a source's clip to one that the model takes; random draws come from torch's global generator."""
+
+    def __init__(self, crop: int, random: bool, normalize: bool) -> None:
+        self.crop, self.random, self.normalize = crop, random, normalize
+
+    def __call__(self, sample: Sample) -> Tensor:
+        """float32 (samples,) to float32 of at least one frame and at most the crop."""
+        wave = sample.value
+        surplus = len(wave) - self.crop
+        if surplus > 0:
+            start = int(torch.randint(surplus + 1, ())) if self.random else surplus // 2
+            wave = wave[start : start + self.crop]
+        if self.normalize:
+            wave = F.layer_norm(wave, wave.shape)
+        return F.pad(wave, (0, max(0, FIELD - len(wave))))
+
+
+def _moments(energies: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(B, 1, bands) each: mean and deviation of a clip's bands over its real frames."""
+    weight = energies.new_ones(energies.shape[:2]) if real is None else real.to(energies.dtype)
+    weight = (weight / weight.sum(1, keepdim=True))[..., None]
+    mean = (energies * weight).sum(1, keepdim=True)
+    variance = ((energies - mean).square() * weight).sum(1, keepdim=True)
+    return mean, (variance + EPS).sqrt()
+
+
+def _pixels(energies: Tensor, scale: Tensor, real: Tensor) -> Tensor:
+    """(B, N, bands) to uint8 (B, 1, bands, N), from the least to the most of each clip in `scale`; padding is white."""
+    padding = ~real[..., None]
+    low = scale.masked_fill(padding, math.inf).amin((1, 2), keepdim=True)
+    high = scale.masked_fill(padding, -math.inf).amax((1, 2), keepdim=True)
+    shade = ((energies - low) / (high - low).clamp(min=EPS)).clamp(0, 1).masked_fill(padding, 1)
+    return (shade * 255).round().to(torch.uint8).transpose(1, 2).flip(1)[:, None]
+
+
+@cache
+def _mel_filters(sample_rate: int) -> Tensor:
+    """(bins, bands) triangles on Slaney's mel scale, on the CPU: torchaudio looks into them."""
+    with torch.device("cpu"):
+        return melscale_fbanks(FIELD // 2 + 1, 0.0, sample_rate / 2, BANDS, sample_rate, mel_scale="slaney")
