@@ -24,6 +24,8 @@ COLUMNS = {
     "step_seconds", "data_wait_share", "mfu", "memory_gb", "hidden_fraction_min", "hidden_fraction_mean",
     "hidden_fraction_max", "target_std", "prediction_std", "effective_rank", "knn_accuracy", "linear_accuracy",
 }  # fmt: skip
+NUMBERS = ("deviation", "size", "spread", "between_samples", "between_tokens", "rank")
+COLUMNS |= {f"collapse/{view}_{name}" for view in ("local", "student") for name in NUMBERS} | {"collapse/severity"}
 
 
 @pytest.fixture
@@ -141,6 +143,12 @@ def test_the_audit_draws_and_judges_ten_thousand_masks(train, capsys: pytest.Cap
     shade = np.asarray(PILImage.open(folder / "pictures" / "coverage.png"))
     assert shade.shape == (96, 96)
     assert 150 < shade.mean() < 230
+
+
+def test_the_audit_draws_along_one_axis(train, capsys: pytest.CaptureFixture[str]):
+    folder = train("mask_audit=true", "modality=speech")
+    assert "masks of SpanMask on 49 tokens" in capsys.readouterr().out
+    assert np.asarray(PILImage.open(folder / "pictures" / "coverage.png")).shape == (24, 49 * 24)
 
 
 def test_a_sweep_gives_each_arm_a_folder(train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -118,7 +118,7 @@ class MaskAuditRun:
         Console().print(table)
         path = self.folder / "pictures" / "coverage.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        shade = (result.coverage.flatten(0, -2) * 255).round().numpy().astype(np.uint8)
+        shade = (result.coverage.reshape(-1, self.grid[-1]) * 255).round().numpy().astype(np.uint8)
         PILImage.fromarray(shade).resize((shade.shape[1] * 24, shade.shape[0] * 24), PILImage.Resampling.NEAREST).save(
             path
         )

@@ -117,19 +117,18 @@ class Collapse(L.Callback):
 
 def _views(module: PretrainModule, samples: Batch) -> tuple[dict[str, Tensor], Tensor | None]:
     """Some tokens of each sample, the same ones each time: (B, N, D) by name, and which are real (B, N)."""
-    parts: list[dict[str, Tensor]] = []
+    samples, modality = samples.to(module.device), module.objective.backbone.modality
+    tokens, real = math.prod(modality.grid_of(samples)), modality.real(samples)
+    # At random: a stride might keep to one column of the grid.
+    places = torch.randperm(tokens, generator=torch.Generator().manual_seed(0))[:PLACES].to(module.device)
     with module.judged() as objective:
-        for start in range(0, len(samples), CHUNK):
-            batch = samples.rows(start, start + CHUNK).to(module.device)
-            views, real = objective.views(batch), objective.backbone.modality.real(batch)
-            if real is not None:
-                views["real"] = real[..., None]
-            tokens = next(iter(views.values())).shape[1]
-            some = torch.randperm(tokens, generator=torch.Generator().manual_seed(0))[:PLACES]
-            parts.append({name: x[:, some.to(x.device)].float().cpu() for name, x in views.items()})
-    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    present = joined.pop("real", None)
-    return joined, None if present is None else present[..., 0].bool()
+        parts = [
+            {name: x[:, places].float().cpu() for name, x in objective.views(samples.rows(i, i + CHUNK)).items()}
+            for i in range(0, len(samples), CHUNK)
+        ]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}, (
+        None if real is None else real[:, places]
+    )
 
 
 def _severity(verdict: Verdict | None) -> int:

@@ -22,7 +22,7 @@ def num_visible(tokens: int, ratio: float) -> int:
         raise ConfigError(
             f"mask.ratio={ratio} keeps {visible} of {tokens} tokens, and both sides need at least one. "
             f"Choose a ratio from {math.ceil(1e4 / tokens) / 1e4:.4f} to {math.floor(1e4 - 1e4 / tokens) / 1e4:.4f}, "
-            "or a smaller modality.patch_size."
+            "or samples of more tokens."
         )
     return visible
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from unmask.address import noise
 from unmask.errors import ConfigError
-from unmask.modality.base import Modality, Transform, spread
+from unmask.modality.base import Modality, Transform
 from unmask.modality.text_sheet import Piece, text_sheet
 from unmask.nn.init import TOKEN_STD
 from unmask.nn.position import sincos_1d
@@ -132,14 +132,10 @@ class Text(Modality):
             normalize: means nothing for words.
         """
         prediction, target = prediction.float(), self.target(batch, mask, normalize)
-        loss = mask.mean(F.cross_entropy(prediction.transpose(1, 2), target, reduction="none"))
+        error = F.cross_entropy(prediction.flatten(0, 1), target.flatten(), reduction="none")
+        loss = mask.mean(error.view_as(target))
         right = (prediction.detach().argmax(-1) == target).float()
-        metrics = {
-            "accuracy": mask.mean(right),
-            "perplexity": loss.detach().exp(),
-            "prediction_std": spread(prediction),
-        }
-        return Output(loss, metrics)
+        return Output(loss, {"accuracy": mask.mean(right), "perplexity": loss.detach().exp()})
 
     def raw_features(self, batch: Batch) -> Tensor:
         """Bag of words: log(1 + how often each token stands in the text), without special tokens."""

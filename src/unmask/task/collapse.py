@@ -30,7 +30,7 @@ TOO_LITTLE = {
 
 
 class Look(NamedTuple):
-    """What was measured at a step; `numbers` are those of `measure` by `<view>_<name>`, and what `judge` names."""
+    """What was found at an optimiser step: the numbers of `measure`, and `prediction_std` where it is known."""
 
     step: int
     numbers: dict[str, float]
@@ -95,6 +95,7 @@ def _numbers(features: Tensor, here: Tensor) -> dict[str, float]:
 def _left(features: Tensor, here: Tensor, axis: int) -> float:
     """Unbiased variance around the means along one axis of (B, N), summed over dimensions."""
     weight = here.double()[..., None]
+    features = features.masked_fill(~here[..., None], 0.0)
     count = weight.sum(axis, keepdim=True)
     mean = (features * weight).sum(axis, keepdim=True) / count.clamp(min=1)
     freedom = (count - 1).clamp(min=0).sum().clamp(min=1)
@@ -114,11 +115,10 @@ def judge(looks: Sequence[Look], grace: int) -> Verdict:
     late = [look.numbers for look in looks if look.step > grace][-PATIENCE:]
     found = [tuple(_faults(numbers, looks[0].numbers)) for numbers in late]
     reasons = found[-1] if found else ()
-    predictions = [
-        x["prediction_std"] / x["teacher_size"] for x in late if {"prediction_std", "teacher_size"} <= x.keys()
-    ]
-    if len(predictions) == PATIENCE and max(predictions) < ALIKE_PREDICTIONS:
-        reasons += (f"predictions are all but equal: they deviate by {predictions[-1]:.2g} of the targets' size",)
+    said = [(x["prediction_std"], x["teacher_size"]) for x in late if {"prediction_std", "teacher_size"} <= x.keys()]
+    if len(said) == PATIENCE and all(deviation < ALIKE_PREDICTIONS * size for deviation, size in said):
+        deviation, size = said[-1]
+        reasons += (f"predictions are all but equal: they deviate by {deviation:.2g}, targets are of size {size:.2g}",)
     if not reasons:
         return Verdict("healthy")
     return Verdict("collapsed" if len(found) == PATIENCE and all(found) else "suspect", reasons)
