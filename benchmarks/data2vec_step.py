@@ -91,7 +91,9 @@ def speech(count: int, seconds: float, rounds: int) -> None:
     modality = Speech(768, seconds)
     batch = Batch(torch.randn(count, round(16_000 * seconds)), torch.arange(count))
     mask = SpanMask(0.49, 10).draw(0, batch.positions, modality.grid)
-    ours = Data2Vec(Backbone(modality, Encoder(768, 12, 12, style=POST_NORM), class_token=False), head_layers=1, **TEACHER)
+    ours = Data2Vec(
+        Backbone(modality, Encoder(768, 12, 12, style=POST_NORM), class_token=False), head_layers=1, **TEACHER
+    )
     sides = {"unmask": our_step(ours, batch, mask), "transformers": peer_step(batch, mask)}
     taken = interleaved(sides, rounds)
     print(

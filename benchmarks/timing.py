@@ -23,4 +23,5 @@ def interleaved(sides: dict[str, Step], rounds: int) -> dict[str, list[float]]:
 def ratio(over: list[float], under: list[float]) -> str:
     """Median, least and most of the rounds' quotients."""
     quotients = [a / b for a, b in zip(over, under, strict=True)]
-    return f"{statistics.median(quotients):.2f} ({min(quotients):.2f}-{max(quotients):.2f} over {len(quotients)} rounds)"
+    middle = statistics.median(quotients)
+    return f"{middle:.2f} ({min(quotients):.2f}-{max(quotients):.2f} over {len(quotients)} rounds)"

@@ -30,6 +30,7 @@ from unmask.training.groups import parameter_groups
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
+
 def our_step(batch: Batch, autocast: torch.autocast) -> Step:
     """One optimiser step of unmask's MAE Base, masks drawn anew."""
     image = Image(768, 224, 16, 3, MEAN, STD)

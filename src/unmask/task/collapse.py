@@ -13,14 +13,17 @@ STATES = ("healthy", "suspect", "collapsed")
 PATIENCE = 3  # looks in a row; a healthy model may pass through one bad look
 RANKED = 1024  # tokens that the rank is computed from: it costs their number times D²
 
+# In 28 healthy toy runs (11 pairs of objective and modality) the least after the grace was: spread 0.13 (teacher's
+# 0.41), shares 0.08, deviation 0.12 of the start, directions 0.17 of the start. Most lows pass: a model first learns
+# the mean. At 100 times the learning rate, spread or deviation fell below 0.01; without an anchor, spread to 0.03.
 ALIKE = 0.05  # deviation over size
 ALIKE_TARGETS = 0.1  # fairseq's limit on the deviation of data2vec's targets, whose size is one (arXiv 2202.03555)
 ALIKE_PREDICTIONS = 0.01  # fairseq's on that of the predictions
 SHARE = 0.01  # of the variance
 SHRUNK = 0.01  # deviation over that at the start
-FLATTENED = 0.1  # directions beyond the first over those at the start
-TINY = torch.finfo(torch.float32).tiny
+FLATTENED = 0.05  # directions beyond the first over those at the start
 OF_THE_START = 0.25  # features that began below four times a limit are held to this much of what they began with
+TINY = torch.finfo(torch.float32).tiny
 
 TOO_LITTLE = {
     "spread": "{view} features are all but equal: they deviate by {value:.2g} of their size",
