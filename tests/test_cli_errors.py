@@ -10,6 +10,10 @@ from PIL import Image as PILImage
 from tests.conftest import ROOT
 
 MISTAKES = [
+    (["modality=text", "data=digits"], "data=digits does not go with modality=text"),
+    (["objective=data2vec", "objective.copied=modality"], "objective.copied=modality is not possible"),
+    (["objective=data2vec", "objective.copied=[modalty]"], "the backbone has no modalty"),
+    (["encoder.position_bias=alibi"], "needs a grid of one axis"),
     # Misspelt keys and options: the nearest right one is named.
     (["trainer.max_step=5"], "Did you mean trainer.max_steps?"),
     (["mask.ration=0.5"], "Did you mean mask.ratio?"),

@@ -50,7 +50,7 @@ def test_a_ratio_outside_of_zero_and_one_is_refused(ratio: float):
 
 def test_a_ratio_that_leaves_no_token_is_refused_with_the_possible_range():
     with pytest.raises(ConfigError, match=r"keeps 0 of 16 tokens.*0\.0625 to 0\.9375"):
-        RandomMask(0.99).draw(0, torch.arange(1), (4, 4))
+        num_visible(16, 0.99)
     with pytest.raises(ConfigError, match="keeps 16 of 16"):
         num_visible(16, 1e-9)
 
@@ -134,3 +134,11 @@ def test_gather_is_what_a_loop_would_do():
     for row in range(3):
         for slot, token in enumerate(mask.visible[row]):
             assert torch.equal(visible[row, slot], tokens[row, token])
+
+
+def test_a_sample_of_few_tokens_keeps_one_whatever_its_batch():
+    alone = RandomMask(0.95).draw(0, torch.tensor([7]), (14,))
+    beside_a_longer_one = RandomMask(0.95).draw(0, torch.tensor([7, 8]), (40,), torch.tensor([14, 40]))
+    assert alone.visible.shape == (1, 1)
+    assert beside_a_longer_one.counted is not None
+    assert torch.equal(beside_a_longer_one.hidden[0][beside_a_longer_one.counted[0]], alone.hidden[0])

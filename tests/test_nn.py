@@ -170,3 +170,23 @@ def test_the_encoder_sees_the_visible_tokens_only():
 def test_heads_must_divide_the_width():
     with pytest.raises(ConfigError, match=r"model\.heads=5 does not divide model\.width=32.*such as 4"):
         Encoder(32, 1, 5)
+
+
+def test_a_dropped_block_leaves_its_input_and_has_gradients():
+    torch.manual_seed(0)
+    encoder = Encoder(16, 3, 2, style=Style(layer_drop=0.5))
+    x = torch.randn(2, 5, 16)
+    dropped = 0
+    for _ in range(8):
+        encoder.zero_grad()
+        before = x
+        for tokens, feed_forward in encoder.layers(x):
+            if torch.equal(tokens, before):
+                dropped += 1
+                assert not feed_forward.any()
+            before = tokens
+        before.sum().backward()
+        assert all(p.grad is not None for p in encoder.blocks.parameters())
+    assert 4 < dropped < 20
+    encoder.eval()
+    assert not any(torch.equal(tokens, x) for tokens, _ in encoder.layers(x))

@@ -165,7 +165,7 @@ EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_composes(name: str):
-    words = ["train.py", f"experiment={name}", "data.root=here", "--cfg", "job", "--resolve"]
+    words = ["train.py", f"experiment={name}", "++data.root=here", "--cfg", "job", "--resolve"]
     result = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, cwd=ROOT)
     assert result.returncode == 0, result.stderr
     cfg = OmegaConf.create(result.stdout)

@@ -283,14 +283,12 @@ def test_positions_see_as_far_as_their_kernels_reach():
     assert (touched.min(), touched.max()) == (20 - layers * (kernel // 2), 20 + layers * (kernel // 2))
 
 
-def test_clips_are_cropped_then_normalised():
+def test_clips_are_normalised_whole_then_cropped():
     speech = make_backbone().modality
     (clip,) = make_clips(20_000)
     still = speech.transform(train=False)(Sample(clip, None))
     middle = clip[2000:18_000]
-    torch.testing.assert_close(still, layer_norm(middle, middle.shape))
-    assert abs(still.mean()) < 1e-5
-    assert still.var(correction=0).item() == pytest.approx(1, abs=1e-2)
+    torch.testing.assert_close(still, layer_norm(clip, clip.shape)[2000:18_000])
     torch.manual_seed(0)
     crops = [speech.transform(train=True)(Sample(clip, None)) for _ in range(20)]
     assert {len(crop) for crop in crops} == {16_000}

@@ -173,4 +173,9 @@ def _position_bias(encoder: Encoder, grid: tuple[int, ...], prefix: int) -> Alib
                 "Use encoder.position_bias=alibi or none."
             )
         return RelativeBias(grid, prefix, encoder.heads)
+    if kind == "alibi" and len(grid) != 1:
+        raise ConfigError(
+            f"encoder.position_bias=alibi needs a grid of one axis, and this one has {len(grid)}. "
+            "Use encoder.position_bias=relative or none."
+        )
     return Alibi(prefix, encoder.heads) if kind == "alibi" else None

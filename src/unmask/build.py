@@ -27,6 +27,7 @@ from unmask.errors import ConfigError
 from unmask.masking.select import num_visible
 from unmask.masking.strategy import MaskStrategy
 from unmask.modality.base import Modality
+from unmask.modality.speech import RATE
 from unmask.nn.block import Style
 from unmask.nn.encoder import Encoder
 from unmask.run import MaskAuditRun, Pretraining
@@ -159,7 +160,10 @@ def build_batch(cfg: DictConfig, train: Source) -> int:
     """Samples an optimiser step over all devices and accumulation; where given in seconds, as many as last so long."""
     if cfg.data.get("batch_seconds") is None:
         return int(cfg.data.global_batch_size)
-    return max(1, round(cfg.data.batch_seconds / float(_seconds(cfg, train).mean())))
+    mean = float(_seconds(cfg, train).mean())
+    if mean == 0:
+        raise ConfigError(f"data.root={cfg.data.root}: no clip in it can be read. Give a folder of whole audio files.")
+    return max(1, round(cfg.data.batch_seconds / mean))
 
 
 def build_length(cfg: DictConfig, samples: int, batch: int) -> int:
@@ -311,7 +315,7 @@ def _seconds(cfg: DictConfig, train: Source) -> np.ndarray:
             f"data.batch_seconds={cfg.data.batch_seconds}: the samples of data={cfg.data.name} have no length in "
             "seconds. Use data.global_batch_size."
         )
-    return np.minimum(np.asarray(lengths) / cfg.modality.sample_rate, cfg.data.crop_seconds)
+    return np.minimum(np.asarray(lengths) / RATE, cfg.data.crop_seconds)
 
 
 def _accumulation(cfg: DictConfig, batch: int, devices: int) -> int:

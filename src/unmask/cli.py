@@ -32,6 +32,13 @@ FIXED = (
     "data.name",
     "data.limit",
     "data.global_batch_size",
+    "data.batch_seconds",
+    "data.bucket_steps",
+    "data.min_seconds",
+    "data.max_seconds",
+    "data.crop_seconds",
+    "data.block_size",
+    "data.vocab_size",
 )
 MISTAKES = (ConfigError, HydraException, OmegaConfBaseException, OSError)
 

@@ -3,6 +3,7 @@
 What needs more than one number (a patch and an image, a warm-up and a training) is checked where it is used.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -76,7 +77,6 @@ RULES = {
     "modality.crop_scale": _number("a share of the area", 0, 1, open_low=True),
     "modality.flip": _choice(True, False),
     "modality.crop_seconds": _number("seconds", 0, open_low=True),
-    "modality.sample_rate": _whole(1, "samples a second"),
     "modality.conv_width": _whole(1, "channels", optional=True),
     "modality.position_layers": _whole(1, "layers"),
     "modality.position_kernel": _odd("tokens"),
@@ -96,6 +96,7 @@ RULES = {
     "encoder.layer_drop": _number("a share of steps", 0, 0.99),
     "encoder.init": _choice("xavier", "normal", "scaled_normal"),
     "objective.normalize": _choice(True, False),
+    "objective.copied": Rule(lambda v: v is None or OmegaConf.is_list(v), "a list of parts of the backbone, or null"),
     "objective.top_k": _whole(1, "blocks", optional=True),
     "objective.beta": _number("where smooth-L1 turns from square to line", 0),
     "objective.tau_start": _number("a share of the teacher", 0, 1),
@@ -166,6 +167,12 @@ def check(cfg: DictConfig) -> None:
                 continue
             value = OmegaConf.select(cfg, key)
         except InterpolationResolutionError as error:
+            missing = re.search(r"Interpolation key '(data\.\w+)' not found", str(error))
+            if missing:
+                raise ConfigError(
+                    f"data={cfg.data.name} does not go with modality={cfg.modality.name}, which needs {missing[1]}. "
+                    "Leave data= out for the modality's own, or choose another."
+                ) from error
             raise ConfigError(f"{key} cannot be resolved: {str(error).splitlines()[0]}.") from error
         if not rule.accepts(value):
             raise ConfigError(f"{key}={value} is not possible. It must be {rule.words}.")

@@ -48,8 +48,9 @@ class Batch:
         return self._each(Tensor.pin_memory)
 
     def rows(self, start: int, stop: int) -> "Batch":
-        """Some of the samples; nothing is copied."""
-        return self._each(lambda tensor: tensor[start:stop])
+        """Some of the samples, without padding that none of them needs; nothing is copied."""
+        some = self._each(lambda tensor: tensor[start:stop])
+        return some if some.lengths is None else replace(some, inputs=some.inputs[:, : int(some.lengths.max())])
 
     def repeated(self, times: int) -> "Batch":
         """Each sample so many times in a row."""

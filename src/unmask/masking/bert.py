@@ -8,7 +8,7 @@ from torch import Tensor
 
 from unmask.address import noise
 from unmask.masking.random import RandomMask
-from unmask.masking.select import ROUNDING, num_visible
+from unmask.masking.select import ROUNDING, clamped_visible
 from unmask.schema import Mask
 
 
@@ -35,7 +35,7 @@ class BertMask(RandomMask):
             counts = torch.full_like(positions, tokens)
         padding = index >= counts[:, None]
         spared = padding if never_hidden is None else padding | never_hidden
-        most = tokens - num_visible(tokens, self.ratio)
+        most = tokens - clamped_visible(tokens, self.ratio)
         wanted = counts * self.ratio + noise(seed, "bert", positions, 1)[:, 0].double() + ROUNDING
         least_shown = torch.maximum((~padding & spared).sum(1), torch.ones_like(counts))
         number = wanted.floor().long().clamp(1, most).minimum(counts - least_shown)

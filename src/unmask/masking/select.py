@@ -17,7 +17,7 @@ def num_visible(tokens: int, ratio: float) -> int:
     Raises:
         ConfigError: a side would be left without a token.
     """
-    visible = math.floor(tokens * (1 - ratio) + ROUNDING)
+    visible = _rounded(tokens, ratio)
     if not 0 < visible < tokens:
         raise ConfigError(
             f"mask.ratio={ratio} keeps {visible} of {tokens} tokens, and both sides need at least one. "
@@ -25,6 +25,15 @@ def num_visible(tokens: int, ratio: float) -> int:
             "or samples of more tokens."
         )
     return visible
+
+
+def clamped_visible(tokens: int, ratio: float) -> int:
+    """The same for one of samples of different lengths: at least one token stays visible, however few there are."""
+    return max(1, _rounded(tokens, ratio))
+
+
+def _rounded(tokens: int, ratio: float) -> int:
+    return math.floor(tokens * (1 - ratio) + ROUNDING)
 
 
 def hide_top(scores: Tensor, visible: int) -> Mask:
@@ -52,7 +61,7 @@ def hide_top_padded(scores: Tensor, ratio: float, counts: Tensor) -> Mask:
     tokens = scores.shape[1]
     index = torch.arange(tokens, device=scores.device)
     padding = index >= counts[:, None]
-    most = num_visible(tokens, ratio)
+    most = clamped_visible(tokens, ratio)
     visible = (counts.double() * (1 - ratio) + ROUNDING).floor().long().clamp(min=1)
     rank = scores.masked_fill(padding, math.inf).argsort(dim=1, stable=True).argsort(dim=1)
     # (most - visible) padding tokens always exist: one token more never makes more than one more visible.

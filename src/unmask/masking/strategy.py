@@ -8,7 +8,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from unmask.errors import ConfigError
-from unmask.masking.select import hide_top, hide_top_padded, num_visible
+from unmask.masking.select import clamped_visible, hide_top, hide_top_padded
 from unmask.schema import Mask
 
 
@@ -63,7 +63,7 @@ class MaskStrategy(ABC):
         if counts is not None:
             mask = hide_top_padded(scores, self.ratio, counts)
         else:
-            mask = hide_top(scores, num_visible(scores.shape[1], self.ratio))
+            mask = hide_top(scores, clamped_visible(scores.shape[1], self.ratio))
         if never_hidden is None:
             return mask
         counted = ~never_hidden.gather(1, mask.hidden)

@@ -24,6 +24,7 @@ class Modality(nn.Module, ABC):
         settings: the constructor's arguments as JSON types, for the backbone's own file.
         pointwise: tokens are embedded and positioned one by one, so hidden ones need not be.
         copied: prefixes of a backbone's parameters that data2vec's teacher takes from the student as they are.
+        embedders: prefixes of those that `embed` uses; a teacher that copies them all shares the student's embedding.
     """
 
     grid: tuple[int, ...]
@@ -31,6 +32,7 @@ class Modality(nn.Module, ABC):
     settings: dict[str, Any]
     pointwise: bool = True
     copied: tuple[str, ...] = ()
+    embedders: tuple[str, ...] = ("modality",)
 
     @abstractmethod
     def transform(self, train: bool) -> Transform:
@@ -90,7 +92,7 @@ class Modality(nn.Module, ABC):
             normalize: whether each token is predicted by its own mean and deviation.
         """
         prediction, target = prediction.float(), self.target(batch, mask, normalize)
-        metrics = {"target_std": spread(target), "prediction_std": spread(prediction)}
+        metrics = {"target_std": spread(target, mask), "prediction_std": spread(prediction, mask)}
         return Output(mask.mean((prediction - target).square()), metrics)
 
     @abstractmethod
@@ -109,6 +111,12 @@ class Modality(nn.Module, ABC):
         """
 
 
-def spread(x: Tensor) -> Tensor:
-    """(B, H, P) to a scalar: deviation over all tokens, averaged over dimensions. Near zero means collapse."""
-    return x.detach().float().flatten(0, -2).std(0).mean()
+def spread(x: Tensor, mask: Mask) -> Tensor:
+    """(B, H, P) to a scalar: deviation over tokens that count, averaged over dimensions. Near zero means collapse."""
+    x = x.detach().float()
+    if mask.counted is None:
+        return x.flatten(0, -2).std(0).mean()
+    weight, count = mask.counted[..., None], mask.counted.sum()
+    mean = (x * weight).sum((0, 1)) / count.clamp(min=1)
+    variance = ((x - mean).square() * weight).sum((0, 1)) / (count - 1).clamp(min=1)
+    return variance.sqrt().mean()

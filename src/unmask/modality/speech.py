@@ -18,6 +18,7 @@ from unmask.nn.normalize import EPS
 from unmask.nn.position import sincos_1d
 from unmask.schema import Batch, Mask, Sample
 
+RATE = 16_000  # samples a second, of every source
 BANDS = 80  # of the log-mel spectrogram
 LOG_FLOOR = 1e-5  # power of an utterance of unit variance; about what 16 bits round off in a quiet recording
 GREY = 128
@@ -36,7 +37,6 @@ class Speech(Modality):
     Args:
         width: D, token width.
         crop_seconds: longer clips are cut to this, at random for training, else to their middle.
-        sample_rate: samples a second.
         conv_width: C, channels of the convolutions; None for D, but at most 512.
         position_layers: layers of the convolutional positions.
         position_kernel: tokens that each of them sees; odd.
@@ -52,13 +52,13 @@ class Speech(Modality):
     pointwise = False
     # Frames are the student's own, and its convolutional positions are taken over: the teacher averages blocks alone.
     copied = ("modality",)
+    embedders = ("modality.conv", "modality.norm", "modality.projection")
     target_size = BANDS
 
     def __init__(
         self,
         width: int,
         crop_seconds: float,
-        sample_rate: int = 16_000,
         conv_width: int | None = None,
         position_layers: int = 5,
         position_kernel: int = 19,
@@ -66,14 +66,14 @@ class Speech(Modality):
         normalize: bool = True,
     ) -> None:
         super().__init__()
-        self.crop = round(crop_seconds * sample_rate)
+        self.crop = round(crop_seconds * RATE)
         if self.crop < FIELD + HOP:
             raise ConfigError(
-                f"modality.crop_seconds={crop_seconds} is less than two frames at {sample_rate} samples a second. "
-                f"Choose at least {(FIELD + HOP) / sample_rate:g}."
+                f"modality.crop_seconds={crop_seconds} is less than two frames. "
+                f"Choose at least {(FIELD + HOP) / RATE:g}."
             )
         self.settings = {
-            "width": width, "crop_seconds": crop_seconds, "sample_rate": sample_rate, "conv_width": conv_width,
+            "width": width, "crop_seconds": crop_seconds, "conv_width": conv_width,
             "position_layers": position_layers, "position_kernel": position_kernel,
             "position_groups": position_groups, "normalize": normalize,
         }  # fmt: skip
@@ -85,10 +85,10 @@ class Speech(Modality):
         self.projection = nn.Linear(channels, width)
         self.positions = ConvPosition(width, position_layers, position_kernel, position_groups)
         self.register_buffer("window", torch.hann_window(FIELD), persistent=False)
-        self.register_buffer("filters", _mel_filters(sample_rate).to(self.window.device), persistent=False)
+        self.register_buffer("filters", _mel_filters().to(self.window.device), persistent=False)
 
     def transform(self, train: bool) -> Transform:
-        """Crop, then normalise; clips of less than a frame are filled up with zeros."""
+        """Normalise, then crop; clips of less than a frame are filled up with zeros."""
         return SpeechTransform(self.crop, train, self.normalize)
 
     def counts(self, batch: Batch) -> Tensor | None:
@@ -163,13 +163,11 @@ class SpeechTransform:
 
     def __call__(self, sample: Sample) -> Tensor:
         """float32 (samples,) to float32 of at least one frame and at most the crop."""
-        wave = sample.value
+        wave = F.layer_norm(sample.value, sample.value.shape) if self.normalize else sample.value
         surplus = len(wave) - self.crop
         if surplus > 0:
             start = int(torch.randint(surplus + 1, ())) if self.random else surplus // 2
             wave = wave[start : start + self.crop]
-        if self.normalize:
-            wave = F.layer_norm(wave, wave.shape)
         return F.pad(wave, (0, max(0, FIELD - len(wave))))
 
 
@@ -192,7 +190,7 @@ def _pixels(energies: Tensor, scale: Tensor, real: Tensor) -> Tensor:
 
 
 @cache
-def _mel_filters(sample_rate: int) -> Tensor:
+def _mel_filters() -> Tensor:
     """(bins, bands) triangles on Slaney's mel scale, on the CPU: torchaudio looks into them."""
     with torch.device("cpu"):
-        return melscale_fbanks(FIELD // 2 + 1, 0.0, sample_rate / 2, BANDS, sample_rate, mel_scale="slaney")
+        return melscale_fbanks(FIELD // 2 + 1, 0.0, RATE / 2, BANDS, RATE, mel_scale="slaney")

@@ -50,11 +50,14 @@ class Encoder(nn.Module):
         """After each block: its tokens, and its feed-forward output before the residual."""
         x = self.dropout(x if self.style.norm_first else self.norm(x))
         for block in self.blocks:
-            if self.training and self.style.layer_drop and torch.rand(()) < self.style.layer_drop:
-                yield x, torch.zeros_like(x)
-            else:
-                x, feed_forward = block(x, bias=bias)
-                yield x, feed_forward
+            before = x
+            x, feed_forward = block(x, bias=bias)
+            if self.training and self.style.layer_drop:
+                # A dropped block is computed all the same, with weight zero: on several devices, each of which drops
+                # others, every parameter has to have a gradient.
+                kept = float(torch.rand(()) >= self.style.layer_drop)
+                x, feed_forward = before + (x - before) * kept, feed_forward * kept
+            yield x, feed_forward
 
 
 def check_heads(key: str, width: int, heads: int) -> None:

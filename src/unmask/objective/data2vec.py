@@ -79,14 +79,20 @@ class SelfDistillation(Objective):
         self.beta, self.scale = beta, {"mean": 1.0, "root": width**0.5, "sum": float(width)}[reduction]
         self.tau_start, self.tau_end, self.tau_steps = tau_start, tau_end, tau_steps
         copied = tuple(backbone.modality.copied if copied is None else copied)
-        self.shares_local = "modality" in copied  # then what the student embeds is what the teacher would
+        for name in copied:
+            if not any(f"{parameter}.".startswith(f"{name}.") for parameter, _ in backbone.named_parameters()):
+                parts = ", ".join(part for part, _ in backbone.named_children())
+                raise ConfigError(f"objective.copied={list(copied)}: the backbone has no {name}. It has {parts}.")
+        prefixes = tuple(f"{name}." for name in copied)
+        # Then what the student embeds is what the teacher would.
+        self.shares_local = all(f"{name}.".startswith(prefixes) for name in backbone.modality.embedders)
         self.teacher = EMA(backbone, copied)
 
     def regress(self, prediction: Tensor, target: Tensor, mask: Mask) -> Output:
         """The loss, in float32, of (B, H, D) predictions at the hidden tokens."""
         prediction = prediction.float()
         loss = mask.mean(regression(prediction, target, self.beta)) * self.scale
-        return Output(loss, {"target_std": spread(target), "prediction_std": spread(prediction)})
+        return Output(loss, {"target_std": spread(target, mask), "prediction_std": spread(prediction, mask)})
 
     @torch.no_grad()
     def targets(self, batch: Batch, local: Tensor | None = None) -> Tensor:

@@ -74,7 +74,9 @@ class SimMIM(Objective):
             return modality.reconstruction_loss(prediction, batch, mask, self.normalize)
         prediction = prediction.float()
         error = (prediction - target).abs() if self.loss == "l1" else (prediction - target).square()
-        return Output(mask.mean(error), {"target_std": spread(target), "prediction_std": spread(prediction)})
+        return Output(
+            mask.mean(error), {"target_std": spread(target, mask), "prediction_std": spread(prediction, mask)}
+        )
 
     def predict(self, batch: Batch, mask: Mask) -> Tensor | None:
         """(B, H, P), or None for histograms."""

@@ -15,15 +15,16 @@ from torch import Tensor
 from unmask.schema import Batch
 
 NEIGHBOURS = 10
-CHUNK = 128  # samples encoded at once
+CHUNK, CHUNK_VALUES = 128, 2_000_000  # samples encoded at once, and values of them: eight clips of 15 seconds
 INVERSE_REGULARISATION = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
 def encode_all(encode: Callable[[Batch], Tensor], batch: Batch, device: torch.device) -> np.ndarray:
     """(B, D) float32 features of a batch of any size, without gradients."""
+    rows = min(CHUNK, max(1, CHUNK_VALUES // batch.inputs[0].numel()))
     with torch.inference_mode():
         parts = [
-            encode(batch.rows(start, start + CHUNK).to(device)).float().cpu() for start in range(0, len(batch), CHUNK)
+            encode(batch.rows(start, start + rows).to(device)).float().cpu() for start in range(0, len(batch), rows)
         ]
     return torch.cat(parts).numpy()
 

@@ -96,9 +96,11 @@ class PretrainModule(L.LightningModule):
         """Set this step's rate, step, then let the objective follow."""
         for group in optimizer.param_groups:
             group["lr"] = self.learning_rate(self.global_step) * group["lr_scale"]
-        done = self.global_step + 1
+        done, scaler = self.global_step + 1, getattr(self.trainer.precision_plugin, "scaler", None)
+        scale = scaler.get_scale() if scaler else 1.0
         optimizer.step(closure=optimizer_closure)
-        self.objective.after_step(done)
+        if scaler is None or scaler.get_scale() >= scale:  # else float16 overflowed, and the step was skipped
+            self.objective.after_step(done)
 
     @contextmanager
     def judged(self) -> Iterator[Objective]:
