@@ -31,8 +31,9 @@ check: $(READY) ## lint, format, types, direction of imports
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_layers.py
 
-bench: $(READY) ## ViT-B train step beside transformers, and the time to the first step
+bench: $(READY) ## train steps beside transformers, and the time to the first step
 	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/data2vec_step.py
 	$(BIN)/python benchmarks/start_up.py
 
 evidence: $(READY) data-fashion ## the README's Fashion-MNIST table: three seeds, about half an hour
