@@ -31,13 +31,6 @@ if complete "$dest"; then
 fi
 [ ! -e "$dest" ] || rmdir "$dest" 2>/dev/null ||
     fail "$dest is there without the two files. Move it away, or name another folder."
-for tool in apt-get apt-cache dpkg; do
-    command -v "$tool" >/dev/null ||
-        fail "$tool is missing: this needs Debian or Ubuntu."
-done
-apt-cache show "$package" >/dev/null 2>&1 ||
-    fail "apt does not know $package. Run 'apt-get update' as root, then this again."
-
 # Beside DEST: a rename within one file system is atomic.
 { mkdir -p "$(dirname "$dest")" && work=$(mktemp -d "$dest.part.XXXXXX"); } 2>/dev/null ||
     fail "$dest cannot be written. Name another folder."
@@ -45,10 +38,7 @@ trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 
 echo "Fetching $package (6 MB)"
-# Root's apt would download as a user who cannot write here. It checks the package's hash all the same.
-(cd "$work" && apt-get -qq -o APT::Sandbox::User=root download "$package") ||
-    fail "the download failed. If apt's lists are old run 'apt-get update' as root, then this again."
-dpkg -x "$work/$package"_*.deb "$work/unpacked" || fail "the package cannot be unpacked."
+"$(dirname "$0")/fetch_debian_package.sh" "$work" "$package"
 data=$work/unpacked/usr/share/wordnet
 for part in noun verb adj adv; do
     [ -s "$data/data.$part" ] || fail "$package does not hold data.$part where it used to."
