@@ -132,8 +132,8 @@ class Backbone(nn.Module):
         if not module.startswith("unmask.modality."):  # a file must not choose what code runs
             raise ConfigError(f"The backbone's modality {module}.{name} is not part of unmask, so it is not loaded.")
         kind = getattr(importlib.import_module(module), name)
-        encoder = Encoder(**settings["encoder"], style=Style(**settings["style"]))
-        return Backbone(kind(**modality), encoder, settings["class_token"])
+        embedding, style = kind(**modality), Style(**settings["style"])
+        return Backbone(embedding, Encoder(**settings["encoder"], style=style), settings["class_token"])
 
     def save(self, folder: Path) -> None:
         """Write `model.safetensors` and `config.json`, each whole or not at all."""
