@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from unmask.address import address
@@ -121,9 +122,14 @@ def _views(module: PretrainModule, samples: Batch) -> tuple[dict[str, Tensor], T
     tokens, real = math.prod(modality.grid_of(samples)), modality.real(samples)
     # At random: a stride might keep to one column of the grid.
     places = torch.randperm(tokens, generator=torch.Generator().manual_seed(0))[:PLACES].to(module.device)
+
+    def pick(features: Tensor) -> Tensor:
+        # Rows by themselves come without padding that only the others need: that back first.
+        return F.pad(features, (0, 0, 0, tokens - features.shape[1]))[:, places].float().cpu()
+
     with module.judged() as objective:
         parts = [
-            {name: x[:, places].float().cpu() for name, x in objective.views(samples.rows(i, i + CHUNK)).items()}
+            {name: pick(x) for name, x in objective.views(samples.rows(i, i + CHUNK)).items()}
             for i in range(0, len(samples), CHUNK)
         ]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}, (
