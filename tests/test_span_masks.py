@@ -92,6 +92,7 @@ def test_the_wav2vec_rule_is_what_a_loop_would_do(p: float):
     tokens = int(counts.max())
     mask = Wav2vecMask(0.5, length, p).draw(5, positions, (tokens,), counts)
     extra, places = noise(5, "span count", positions, 1), noise(5, "spans", positions, tokens)
+    hidden = 0
     for row, count in enumerate(counts.tolist()):
         own = min(length, count - 1)
         begins = max(1, int(p * count / length + extra[row, 0].item()))
@@ -99,6 +100,8 @@ def test_the_wav2vec_rule_is_what_a_loop_would_do(p: float):
         expected = {start + offset for start in starts for offset in range(own)}
         assert set(mask.hidden[row][mask.counted[row]].tolist()) == expected
         assert count - 1 not in expected
+        hidden += len(expected)
+    assert float(mask.fraction(counts.sum())) == pytest.approx(hidden / int(counts.sum()))
 
 
 @pytest.mark.parametrize("ratio", [0.3, 0.5, 0.75, 0.95])

@@ -228,9 +228,11 @@ def learning_rate(cfg: DictConfig, batch: int) -> float:
 def describe(cfg: DictConfig, trainer: L.Trainer, batch: int, steps: int) -> list[str]:
     """What will run, and for a paper's recipe each setting that is not the paper's."""
     micro = batch / (trainer.accumulate_grad_batches * trainer.world_size)
+    probability = cfg.mask.get("probability")  # decides instead of the ratio where there is one
+    hiding = f"hiding {cfg.mask.ratio:.0%}" if probability is None else f"of probability {probability:g}"
     lines = [
         f"{cfg.objective.name} on {cfg.data.name}, {cfg.model.name} {cfg.modality.name} model, "
-        f"{cfg.mask.name} mask hiding {cfg.mask.ratio:.0%}, {trainer.precision}, {steps} steps",
+        f"{cfg.mask.name} mask {hiding}, {trainer.precision}, {steps} steps",
         f"batch {batch} = {trainer.world_size} device(s) x {micro:.4g} samples x "
         f"{trainer.accumulate_grad_batches} accumulated; learning rate {learning_rate(cfg, batch):.3g}",
     ]

@@ -80,10 +80,10 @@ class Mask:
     hidden: Tensor
     counted: Tensor | None = None
 
-    @property
-    def fraction(self) -> float:
-        """Hidden entries over all."""
-        return self.hidden.shape[1] / (self.hidden.shape[1] + self.visible.shape[1])
+    def fraction(self, real: Tensor | None = None) -> Tensor:
+        """Scalar: hidden tokens over all real ones of the rows; None where no row is padded."""
+        hidden = torch.tensor(self.hidden.numel()) if self.counted is None else self.counted.sum()
+        return hidden / (self.hidden.numel() + self.visible.numel() if real is None else real)
 
     def is_hidden(self, tokens: int) -> Tensor:
         """(B, N) bool, true at hidden tokens."""

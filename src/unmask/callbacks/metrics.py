@@ -90,7 +90,7 @@ class Metrics(L.Callback):
             self._counter = None
         for name, value in {"loss": pl_module.output.loss.detach(), **pl_module.output.metrics}.items():
             self._sums[name] = self._sums[name] + value
-        self._hidden.append(pl_module.mask.fraction)
+        self._hidden.append(pl_module.hidden_fraction)
         self._visible += pl_module.mask.visible.numel()
         self._samples += len(batch)
         self._busy += time.perf_counter() - self._began
@@ -108,6 +108,7 @@ class Metrics(L.Callback):
         count, seconds = len(self._hidden), self._busy + self._waited
         # With several devices: means of this rank, speeds of all ranks. Saving, probes and pictures are left out.
         speed = self._samples / seconds * trainer.world_size
+        hidden = torch.stack(self._hidden)
         self.latest = {
             **{name: float(value) / count for name, value in self._sums.items()},
             "learning_rate": module.learning_rate(trainer.global_step - 1),
@@ -119,9 +120,9 @@ class Metrics(L.Callback):
             "data_wait_share": self._waited / seconds,
             "mfu": speed / trainer.world_size * self._flops_per_sample / self._peak,
             "memory_gb": memory_gb(module.device),
-            "hidden_fraction_min": min(self._hidden),
-            "hidden_fraction_mean": sum(self._hidden) / count,
-            "hidden_fraction_max": max(self._hidden),
+            "hidden_fraction_min": float(hidden.min()),
+            "hidden_fraction_mean": float(hidden.mean()),
+            "hidden_fraction_max": float(hidden.max()),
         }
         if not math.isfinite(self.latest["loss"]):
             raise ConfigError(
@@ -132,7 +133,7 @@ class Metrics(L.Callback):
 
     def _clear(self) -> None:
         self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
-        self._hidden: list[float] = []
+        self._hidden: list[Tensor] = []
         self._samples = self._visible = 0
         self._busy = self._waited = 0.0
         self._grad_norm = float("nan")

@@ -135,7 +135,7 @@ class Image(Modality):
         """Input, visible patches on grey, reconstruction: a row each."""
         patches = patchify(self._normalize(batch.inputs), self.patch_size)
         seen = patches.masked_fill(mask.is_hidden(patches.shape[1])[..., None], 0.0)
-        captions = ["input", f"visible ({mask.fraction:.0%} hidden)"]
+        captions = ["input", f"visible ({mask.fraction():.0%} hidden)"]
         if prediction is None:
             return contact_sheet([self._pixels(x) for x in (patches, seen)], captions)
         if normalized:

@@ -156,7 +156,7 @@ class Text(Modality):
             pieces = _pieces(tokenizer, text)
             paragraphs.append(("text", [Piece(p, HIDDEN if b else None) for p, b in zip(pieces, blank, strict=True)]))
             seen = [Piece(None if b else p, None) for p, b in zip(pieces, blank, strict=True)]
-            paragraphs.append((f"visible ({mask.fraction:.0%} hidden)", seen))
+            paragraphs.append((f"visible ({sum(blank) / max(1, length):.0%} hidden)", seen))
             if predicted is not None:
                 guess = predicted[row, :length].tolist()
                 colours = [

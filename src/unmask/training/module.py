@@ -33,11 +33,13 @@ class PretrainModule(L.LightningModule):
     Attributes:
         output: what the objective returned for the last micro-batch.
         mask: the mask it was asked with.
+        hidden_fraction: scalar, what share of the real tokens that hid.
         batch_ended: when the last micro-batch was done with, by `time.perf_counter`.
     """
 
     output: Output
     mask: Mask
+    hidden_fraction: Tensor
     batch_ended: float
 
     def __init__(
@@ -87,6 +89,9 @@ class PretrainModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one micro-batch."""
         self.mask = self.draw_mask(batch)
+        counts = self.objective.backbone.modality.counts(batch)
+        real = None if counts is None else counts.sum() * self.objective.masks_per_sample
+        self.hidden_fraction = self.mask.fraction(real)
         self.output = self.objective(batch, self.mask)
         return self.output.loss
 
