@@ -1,4 +1,4 @@
-"""Every objective with every modality, through the real program: it trains, watches, judges and draws, or says why not."""
+"""Every objective with every modality through the real program: it trains, watches, judges, draws, or says why not."""
 
 import math
 from pathlib import Path

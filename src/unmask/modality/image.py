@@ -1,27 +1,23 @@
 """Images: uint8 (C, H, W) in, square patches as tokens."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
 from unmask.errors import ConfigError
-from unmask.masking.select import gather
-from unmask.modality.base import Modality, Transform
+from unmask.modality.base import Transform
 from unmask.modality.contact_sheet import contact_sheet
+from unmask.modality.patches import PatchModality, check_patch
 from unmask.nn.hog import hog, hog_size
-from unmask.nn.init import init_transformer
 from unmask.nn.patch import patchify, unpatchify
 from unmask.nn.position import sincos_2d
 from unmask.schema import Batch, Mask, Sample
 
-TARGET_EPS = 1e-6  # inside the root, on the unbiased variance (MAE's released code)
 
-
-class Image(Modality):
+class Image(PatchModality):
     """Patches of `patch_size`² pixels with fixed sine-cosine positions (MAE, arXiv 2111.06377).
 
     Args:
@@ -41,7 +37,6 @@ class Image(Modality):
 
     pixel_mean: Tensor
     pixel_std: Tensor
-    table: Tensor
 
     def __init__(
         self,
@@ -55,39 +50,23 @@ class Image(Modality):
         flip: bool = True,
         absolute_positions: bool = True,
     ) -> None:
-        super().__init__()
         height_width = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
         for side in height_width:
-            if side % patch_size:
-                divisors = [p for p in range(1, side + 1) if side % p == 0]
-                raise ConfigError(
-                    f"modality.patch_size={patch_size} does not divide data.image_size={side}. "
-                    f"Choose {min(divisors, key=lambda p: abs(p - patch_size))}, or another image size."
-                )
+            check_patch("modality.patch_size", patch_size, "data.image_size", side)
         if not len(mean) == len(std) == channels:
             raise ConfigError(
                 f"data.mean has {len(mean)} and data.std {len(std)} numbers for data.channels={channels}. "
                 "Give one of each for every channel."
             )
+        grid = (height_width[0] // patch_size, height_width[1] // patch_size)
+        super().__init__(width, grid, patch_size**2 * channels, absolute_positions)
         self.settings = {
             "width": width, "image_size": list(height_width), "patch_size": patch_size, "channels": channels,
             "mean": list(mean), "std": list(std), "crop_scale": crop_scale, "flip": flip,
             "absolute_positions": absolute_positions,
         }  # fmt: skip
-        self.image_size, self.patch_size, self.crop_scale, self.flip = (
-            height_width,
-            patch_size,
-            crop_scale,
-            flip,
-        )
-        self.grid = (height_width[0] // patch_size, height_width[1] // patch_size)
-        self.target_size = patch_size**2 * channels
+        self.image_size, self.patch_size, self.crop_scale, self.flip = height_width, patch_size, crop_scale, flip
         self.hog_size = hog_size(patch_size, channels)
-        # A convolution whose stride is its kernel, as one matrix product over the patches that are wanted.
-        self.projection = nn.Linear(self.target_size, width)
-        init_transformer(self.projection)
-        table = self.position(width) if absolute_positions else torch.zeros(math.prod(self.grid), width)
-        self.register_buffer("table", table, persistent=False)
         self.register_buffer("pixel_mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
@@ -95,30 +74,14 @@ class Image(Modality):
         """Random resized crop and flip for training, resize and centre crop otherwise; bicubic, uint8 throughout."""
         return ImageTransform(self.image_size, self.crop_scale if train else 1.0, self.flip and train)
 
-    def embed(self, batch: Batch, visible: Tensor | None = None) -> Tensor:
-        """Project the wanted patches only."""
-        patches = patchify(self._normalize(batch.inputs), self.patch_size)
-        return self.projection(patches if visible is None else gather(patches, visible))
-
-    def add_position(self, tokens: Tensor, visible: Tensor | None = None, real: Tensor | None = None) -> Tensor:
-        """Add the fixed table; images are not padded."""
-        if visible is None:
-            return tokens + self.table
-        return tokens + gather(self.table.expand(len(tokens), -1, -1), visible)
+    def patches(self, batch: Batch) -> Tensor:
+        """(B, N, P) normalised pixels."""
+        return patchify(self._normalize(batch.inputs), self.patch_size)
 
     def position(self, width: int) -> Tensor:
         """(N, width) sine-cosine table."""
         rows, columns = self.grid
-        own = width == self.settings["width"]
-        return sincos_2d(width, (rows, columns), "model.width" if own else "model.decoder.width")
-
-    def target(self, batch: Batch, mask: Mask, normalize: bool) -> Tensor:
-        """Pixels of the hidden patches, optionally each patch by its own mean and unbiased deviation."""
-        patches = gather(patchify(self._normalize(batch.inputs), self.patch_size), mask.hidden)
-        if not normalize:
-            return patches
-        mean, deviation = _moments(patches)
-        return (patches - mean) / deviation
+        return sincos_2d(width, (rows, columns), "model.width" if width == self._width else "model.decoder.width")
 
     def hog_target(self, batch: Batch, mask: Mask) -> Tensor:
         """(B, H, hog_size) float32: gradient histograms of the hidden patches; gradients see across their borders.
@@ -133,19 +96,14 @@ class Image(Modality):
 
     def picture(self, batch: Batch, mask: Mask, prediction: Tensor | None, normalized: bool) -> np.ndarray:
         """Input, visible patches on grey, reconstruction: a row each."""
-        patches = patchify(self._normalize(batch.inputs), self.patch_size)
+        patches = self.patches(batch)
         seen = patches.masked_fill(mask.is_hidden(patches.shape[1])[..., None], 0.0)
-        captions = ["input", f"visible ({mask.fraction():.0%} hidden)"]
-        if prediction is None:
-            return contact_sheet([self._pixels(x) for x in (patches, seen)], captions)
-        if normalized:
-            # The model never predicted brightness and contrast: they are the input's, and the sheet says so.
-            mean, deviation = _moments(gather(patches, mask.hidden))
-            prediction = prediction * deviation + mean
-        index = mask.hidden[:, :, None].expand_as(prediction)
-        filled = patches.scatter(1, index, prediction.to(patches.dtype))
-        note = ", brightness and contrast of each hidden patch taken from the input" if normalized else ""
-        return contact_sheet([self._pixels(x) for x in (patches, seen, filled)], [*captions, f"reconstruction{note}"])
+        views, captions = [patches, seen], ["input", f"visible ({mask.fraction():.0%} hidden)"]
+        if prediction is not None:
+            note = ", brightness and contrast of each hidden patch taken from the input" if normalized else ""
+            views.append(self.filled(batch, mask, prediction, normalized))
+            captions.append(f"reconstruction{note}")
+        return contact_sheet([self._pixels(x) for x in views], captions)
 
     def _normalize(self, inputs: Tensor) -> Tensor:
         """uint8 (B, C, H, W) to centred float32."""
@@ -181,8 +139,3 @@ class ImageTransform:
             image = v2.functional.resize(image, covering, InterpolationMode.BICUBIC)
             image = v2.functional.center_crop(image, list(self.size))
         return image.flip(-1) if self.flip and torch.rand(()) < 0.5 else image
-
-
-def _moments(patches: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each patch over all its values."""
-    return patches.mean(-1, keepdim=True), (patches.var(-1, keepdim=True) + TARGET_EPS).sqrt()

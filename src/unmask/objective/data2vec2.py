@@ -9,6 +9,7 @@ from unmask.backbone import Backbone
 from unmask.errors import ConfigError
 from unmask.masking.select import gather
 from unmask.nn.conv_decoder import ConvDecoder
+from unmask.nn.init import init_normal
 from unmask.objective.data2vec import SelfDistillation, linear_head, regression
 from unmask.schema import Batch, Mask, Output
 
@@ -72,7 +73,9 @@ class Data2Vec2(SelfDistillation):
             noise_std=mask_noise_std,
             dropout=decoder_dropout,
         )
-        self.head = linear_head(decoder_width, width, head_layers)
+        # First predictions near zero: noise there is undone by silencing its source, and speech's convolutions, whose
+        # output the teacher shares, do not recover in short runs.
+        self.head = linear_head(decoder_width, width, head_layers).apply(init_normal)
 
     def forward(self, batch: Batch, mask: Mask) -> Output:
         """Loss in float32; the mask has M rows for each sample."""

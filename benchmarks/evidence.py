@@ -1,0 +1,204 @@
+"""Does it learn? Every objective with every modality on data that is at hand, three seeds each.
+
+    python benchmarks/evidence.py              # what is missing is run, two at a time, and written down
+    python benchmarks/evidence.py words/       # only cells whose name begins so
+    python benchmarks/evidence.py --table      # the README's table, from what is written down
+
+A run that was broken off goes on where it was; one that is in `docs/evidence.csv` is not run again.
+"""
+
+import argparse
+import csv
+import json
+import os
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from pathlib import Path
+from statistics import mean, stdev
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "evidence.csv"
+RUNS = ROOT / "outputs" / "evidence"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- evidence: made by benchmarks/evidence.py -->\n", "<!-- /evidence -->"
+SEEDS = (0, 1, 2)
+
+# By name, data set and objective: what stands behind `python train.py`.
+CELLS = {
+    "digits/mae": "",
+    "digits/simmim": "objective=simmim",
+    "digits/maskfeat": "objective=simmim objective.target=hog",
+    "digits/data2vec": "experiment=data2vec_digits",
+    "digits/data2vec2": "experiment=data2vec2_digits",
+    "fashion/mae": "experiment=mae_fashion",
+    "words/mae": "experiment=words objective=mae",
+    "words/simmim": "experiment=words objective=simmim",
+    "words/data2vec": "experiment=words objective=data2vec",
+    "words/data2vec2": "experiment=words objective=data2vec2",
+    "docs/mlm": "experiment=docs objective=mlm",
+    "docs/simmim": "experiment=docs objective=simmim",
+    "docs/mae": "experiment=docs objective=mae",
+    "docs/data2vec": "experiment=docs objective=data2vec",
+    "docs/data2vec2": "experiment=docs objective=data2vec2",
+}
+DATA = {
+    "digits": "handwritten digits: which one",
+    "fashion": "Fashion-MNIST: which garment",
+    "words": "spoken words, voices unheard before: which of 24",
+    "docs": "paragraphs of documentation: of which package",
+}
+FEATURES = {"pretrained": "pretrained", "random": "random encoder", "raw": "raw input"}
+COLUMNS = (
+    *("cell", "seed", "command", "labels", "test"),
+    *(f"{features}_{probe}" for features in FEATURES for probe in ("knn", "linear")),
+    *("health", "seconds", "commit"),
+)
+
+
+def commit() -> str:
+    """Of the working copy, with a plus where something is not committed."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", "conf", "src", "train.py").strip()
+    return git("rev-parse", "--short", "HEAD").strip() + ("+" if changed else "")
+
+
+def results() -> list[dict[str, str]]:
+    """What is written down."""
+    if not RESULTS.exists():
+        return []
+    with RESULTS.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def run(cell: str, seed: int, at: str) -> dict[str, object]:
+    """Train, or go on training; what the probes say at the end.
+
+    Raises:
+        RuntimeError: the run failed; with its log's last lines.
+    """
+    command, folder = f"{CELLS[cell]} seed={seed}".strip(), RUNS / cell / str(seed)
+    begun = (folder / "checkpoints").is_dir() and any((folder / "checkpoints").iterdir())
+    words = [f"resume={folder}"] if begun else [*shlex.split(command), f"run_dir={folder}", "logger=csv"]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
+    with (folder.parent / f"{seed}.log").open("a") as log:
+        done = subprocess.run(
+            [sys.executable, "train.py", *words],
+            cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=log,
+            stderr=log,
+            check=False,
+        )
+    if done.returncode:
+        raise RuntimeError(f"{cell} seed {seed} failed, see {log.name}")
+    probes = json.loads((folder / "probes.json").read_text())
+    numbers = {
+        f"{short}_{probe}": f"{100 * probes[name][f'{probe}_accuracy']:.1f}"
+        for short, name in FEATURES.items()
+        for probe in ("knn", "linear")
+    }
+    looks = json.loads((folder / "collapse.json").read_text())["looks"]
+    alarms = sum(look["state"] != "healthy" for look in looks)
+    return {
+        "cell": cell,
+        "seed": seed,
+        "command": command,
+        "labels": probes["labels"],
+        "test": probes["test"],
+        **numbers,
+        "health": f"{alarms} of {len(looks)} looks alarmed" if alarms else "healthy throughout",
+        "seconds": round(time.monotonic() - start),
+        "commit": at,
+    }
+
+
+def run_missing(prefix: str, jobs: int) -> int:
+    """Run what is not written down, each as it is done; how many failed."""
+    there = {(row["cell"], int(row["seed"])) for row in results()}
+    missing = [(c, s) for s in SEEDS for c in CELLS if c.startswith(prefix) and (c, s) not in there]
+    lock, failed, at = threading.Lock(), 0, commit()
+
+    def one(pair: tuple[str, int]) -> bool:
+        try:
+            row = run(*pair, at)
+        except RuntimeError as error:
+            print(error, file=sys.stderr, flush=True)
+            return False
+        with lock:
+            new = not RESULTS.exists()
+            with RESULTS.open("a", newline="") as file:
+                writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+                if new:
+                    writer.writeheader()
+                writer.writerow(row)
+            print(
+                f"{row['cell']} seed {row['seed']}: k-NN {row['pretrained_knn']}, linear {row['pretrained_linear']}",
+                flush=True,
+            )
+        return True
+
+    with ThreadPoolExecutor(jobs) as pool:
+        failed = sum(not good for good in pool.map(one, missing))
+    return failed
+
+
+def table(rows: Sequence[dict[str, str]]) -> str:
+    """Markdown: a line for each cell, in the order of `CELLS`; means and deviations over seeds."""
+    lines = [
+        "| data, labels | objective | `python train.py …` | pretrained | random encoder | raw input | seeds, minutes |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    by_cell = {cell: list(group) for cell, group in groupby(sorted(rows, key=_cell), key=_cell)}
+    for cell, command in CELLS.items():
+        seeds = by_cell.get(cell)
+        if not seeds:
+            continue
+        data, objective = cell.split("/")
+
+        def figures(features: str, seeds: list[dict[str, str]] = seeds) -> str:
+            return " / ".join(
+                _spread([float(row[f"{features}_{probe}"]) for row in seeds]) for probe in ("knn", "linear")
+            )
+
+        minutes = mean(float(row["seconds"]) for row in seeds) / 60
+        lines.append(
+            f"| {DATA[data]}, {seeds[0]['labels']} | {objective} | {f'`{command}`' if command else '(nothing)'} "
+            f"| {' | '.join(figures)} | {len(seeds)}, {minutes:.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _cell(row: dict[str, str]) -> str:
+    return row["cell"]
+
+
+def _spread(values: list[float]) -> str:
+    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("prefix", nargs="?", default="", help="only cells whose name begins so")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
+    parser.add_argument("--table", action="store_true", help="run nothing, write the README's table")
+    arguments = parser.parse_args()
+    failed = 0 if arguments.table else run_missing(arguments.prefix, arguments.jobs)
+    before, _, rest = README.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    README.write_text(before + BEGIN + table(results()) + END + after)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

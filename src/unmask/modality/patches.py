@@ -1,0 +1,92 @@
+"""What images, video and spectrograms share: samples cut into equal patches on a regular grid."""
+
+import math
+from abc import abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from unmask.errors import ConfigError
+from unmask.masking.select import gather
+from unmask.modality.base import Modality
+from unmask.nn.init import init_transformer
+from unmask.schema import Batch, Mask
+
+TARGET_EPS = 1e-6  # inside the root, on the unbiased variance (MAE's released code)
+
+
+class PatchModality(Modality):
+    """Patches become tokens by one linear map, and get fixed sine-cosine positions (MAE, arXiv 2111.06377).
+
+    Args:
+        width: D, token width.
+        grid: patches along each axis.
+        patch_values: values of a patch, which is what a reconstruction has.
+        absolute_positions: add the fixed table to the tokens.
+    """
+
+    table: Tensor
+
+    def __init__(self, width: int, grid: tuple[int, ...], patch_values: int, absolute_positions: bool = True) -> None:
+        super().__init__()
+        self.grid, self.target_size = grid, patch_values
+        self._width = width
+        # A convolution whose stride is its kernel, as one matrix product over the patches that are wanted.
+        self.projection = nn.Linear(patch_values, width)
+        init_transformer(self.projection)
+        table = self.position(width) if absolute_positions else torch.zeros(math.prod(grid), width)
+        self.register_buffer("table", table, persistent=False)
+
+    @abstractmethod
+    def patches(self, batch: Batch) -> Tensor:
+        """(B, N, P) normalised float32 values, patch by patch."""
+
+    @abstractmethod
+    def position(self, width: int) -> Tensor:
+        """(N, width) sine-cosine table."""
+
+    def embed(self, batch: Batch, visible: Tensor | None = None) -> Tensor:
+        """Project the wanted patches only."""
+        patches = self.patches(batch)
+        return self.projection(patches if visible is None else gather(patches, visible))
+
+    def add_position(self, tokens: Tensor, visible: Tensor | None = None, real: Tensor | None = None) -> Tensor:
+        """Add the fixed table; nothing is padded."""
+        if visible is None:
+            return tokens + self.table
+        return tokens + gather(self.table.expand(len(tokens), -1, -1), visible)
+
+    def target(self, batch: Batch, mask: Mask, normalize: bool) -> Tensor:
+        """Values of the hidden patches, optionally each patch by its own mean and unbiased deviation."""
+        patches = gather(self.patches(batch), mask.hidden)
+        if not normalize:
+            return patches
+        mean, deviation = moments(patches)
+        return (patches - mean) / deviation
+
+    def filled(self, batch: Batch, mask: Mask, prediction: Tensor, normalized: bool) -> Tensor:
+        """(B, N, P) the sample's patches, with the prediction (B, H, P) where hidden.
+
+        Where targets were normalised the model never predicted a patch's mean and deviation: they are the input's.
+        """
+        patches = self.patches(batch)
+        if normalized:
+            mean, deviation = moments(gather(patches, mask.hidden))
+            prediction = prediction * deviation + mean
+        index = mask.hidden[:, :, None].expand_as(prediction)
+        return patches.scatter(1, index, prediction.to(patches.dtype))
+
+
+def moments(patches: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each patch over all its values."""
+    return patches.mean(-1, keepdim=True), (patches.var(-1, keepdim=True) + TARGET_EPS).sqrt()
+
+
+def check_patch(key: str, patch: int, side_key: str, side: int) -> None:
+    """Raise ConfigError where a patch does not divide a side, naming the nearest that does."""
+    if side % patch:
+        divisors = [p for p in range(1, side + 1) if side % p == 0]
+        raise ConfigError(
+            f"{key}={patch} does not divide {side_key}={side}. "
+            f"Choose {min(divisors, key=lambda p: abs(p - patch))}, or another {side_key.rpartition('.')[2]}."
+        )
