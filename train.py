@@ -8,10 +8,12 @@ from unmask.cli import command
 @command("train")
 def main(cfg: DictConfig) -> None:
     """Compose first, import torch after: help and mistakes answer at once."""
-    from unmask.build import build_mask_audit, build_pretraining
+    from unmask.build import build_mask_audit, build_pretraining, build_statistics
 
     if cfg.mask_audit:
         build_mask_audit(cfg).run()
+    elif cfg.data_statistics:
+        build_statistics(cfg).run()
     else:
         build_pretraining(cfg).run()
 

@@ -27,7 +27,7 @@ MISTAKES = [
     (["precision=fp161"], "Did you mean fp16?"),
     (["experiment=mae_image_bas"], "Did you mean mae_image_base?"),
     (["logger=wandbb"], "Did you mean wandb?"),
-    (["modality=smell"], "Choose one of image"),
+    (["modality=smell"], "Choose one of audio, image"),
     (["+modality.colour=1"], "colour"),
     (["+mask.shape=round"], "shape"),
     (["mask.ratio=[0.5"], "mask.ratio=[0.5"),

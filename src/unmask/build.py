@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from unmask.backbone import Backbone
 from unmask.callbacks.checkpointing import Checkpointing
 from unmask.data.source import Source
-from unmask.data.stream import Subset
+from unmask.data.stream import Stream, Subset
 from unmask.errors import ConfigError
 from unmask.masking.select import num_visible
 from unmask.masking.strategy import MaskStrategy
@@ -30,7 +30,7 @@ from unmask.modality.base import Modality
 from unmask.modality.speech import RATE
 from unmask.nn.block import Style
 from unmask.nn.encoder import Encoder
-from unmask.run import MaskAuditRun, Pretraining
+from unmask.run import MaskAuditRun, Pretraining, StatisticsRun
 from unmask.training.checkpoint import AtomicCheckpointIO, newest_checkpoint
 from unmask.training.csv_logger import CSVLogger
 from unmask.training.data import Buckets, PretrainData
@@ -140,6 +140,19 @@ def build_mask_audit(cfg: DictConfig) -> MaskAuditRun:
     folder = run_folder(cfg, suffix="_mask_audit")
     open_folder(folder, resumed=False)
     return MaskAuditRun(masking, modality.grid, cfg.seed, folder)
+
+
+def build_statistics(cfg: DictConfig) -> StatisticsRun:
+    """The training samples as probes see them, and the modality that knows their values."""
+    if "mean" not in cfg.modality:
+        raise ConfigError(
+            f"data_statistics=true: modality={cfg.modality.name} has no mean and deviation to measure. Train at once."
+        )
+    if cfg.modality.mean is None:
+        cfg.modality.mean, cfg.modality.std = [0.0], [1.0]
+    modality = _create(cfg.modality)
+    stream = Stream(build_source(cfg, "train"), modality.transform(train=False), cfg.seed)
+    return StatisticsRun(modality, stream, cfg.data.num_workers)
 
 
 def build_sample_side(cfg: DictConfig) -> tuple[Modality, MaskStrategy]:

@@ -54,11 +54,12 @@ def _side(value: Any) -> bool:
 
 
 def _deviations(value: Any) -> bool:
-    return OmegaConf.is_list(value) and all(type(x) in (int, float) and x > 0 for x in value)
+    return value is None or (OmegaConf.is_list(value) and all(type(x) in (int, float) and x > 0 for x in value))
 
 
 RULES = {
     "seed": Rule(lambda v: type(v) is int and 0 <= v < 2**63, "a whole number from 0 to 2**63 - 1"),
+    "data_statistics": _choice(True, False),
     "mask_audit": _choice(True, False),
     "mask.ratio": _number("a share of hidden tokens", 0, 1),
     "mask.side": _odd("tokens"),

@@ -6,15 +6,19 @@ from pathlib import Path
 
 import lightning.pytorch as L
 import numpy as np
+import torch
 from lightning.pytorch.loggers import WandbLogger
 from PIL import Image as PILImage
 from rich.console import Console
 from rich.table import Table
+from torch.utils.data import DataLoader
 
 from unmask.callbacks.checkpointing import Checkpointing
 from unmask.callbacks.collapse import Collapse
+from unmask.data.stream import Stream, collate
 from unmask.masking.audit import audit
 from unmask.masking.strategy import MaskStrategy
+from unmask.modality.patches import PatchModality
 from unmask.training.data import PretrainData
 from unmask.training.module import PretrainModule
 
@@ -127,3 +131,32 @@ class MaskAuditRun:
             print(f"biased: {result.bias}")
             sys.exit(1)
         print("no bias found")
+
+
+STATISTICS_FROM = 10_000  # samples, drawn by the seed
+
+
+@dataclass
+class StatisticsRun:
+    """Measure the mean and deviation of the data's values."""
+
+    modality: PatchModality
+    stream: Stream
+    num_workers: int
+
+    def run(self) -> None:
+        """Print them as words for a command line."""
+        count = min(len(self.stream.source), STATISTICS_FROM)
+        total = squares = torch.zeros(())
+        values = 0
+        loader = DataLoader(self.stream, 64, sampler=range(count), collate_fn=collate, num_workers=self.num_workers)
+        for batch in loader:
+            channels = self.modality.values(batch).transpose(0, 1).flatten(1).double()
+            total, squares = total + channels.sum(1), squares + channels.square().sum(1)
+            values += channels.shape[1]
+        mean = total / values
+        deviation = (squares / values - mean.square()).sqrt()
+        print(f"of {count} training samples, seen whole or cropped in the middle:")
+        print(
+            " ".join(f"data.{k}=[{','.join(f'{x:.4g}' for x in v)}]" for k, v in (("mean", mean), ("std", deviation)))
+        )

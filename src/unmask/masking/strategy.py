@@ -39,6 +39,10 @@ class MaskStrategy(ABC):
         With `counts`, (B,) int64, only the first so many tokens of a row are real; what the rest scores is not read.
         """
 
+    def num_visible(self, grid: Sequence[int]) -> int:
+        """Tokens that stay visible where no row is padded."""
+        return clamped_visible(math.prod(grid), self.ratio)
+
     def draw(
         self,
         seed: int,
@@ -63,7 +67,7 @@ class MaskStrategy(ABC):
         if counts is not None:
             mask = hide_top_padded(scores, self.ratio, counts)
         else:
-            mask = hide_top(scores, clamped_visible(scores.shape[1], self.ratio))
+            mask = hide_top(scores, self.num_visible(grid))
         if never_hidden is None:
             return mask
         counted = ~never_hidden.gather(1, mask.hidden)

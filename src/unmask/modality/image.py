@@ -74,9 +74,13 @@ class Image(PatchModality):
         """Random resized crop and flip for training, resize and centre crop otherwise; bicubic, uint8 throughout."""
         return ImageTransform(self.image_size, self.crop_scale if train else 1.0, self.flip and train)
 
+    def values(self, batch: Batch) -> Tensor:
+        """(B, C, H, W) pixels in 0..1."""
+        return batch.inputs.float() / 255
+
     def patches(self, batch: Batch) -> Tensor:
         """(B, N, P) normalised pixels."""
-        return patchify(self._normalize(batch.inputs), self.patch_size)
+        return patchify(self._normalize(batch), self.patch_size)
 
     def position(self, width: int) -> Tensor:
         """(N, width) sine-cosine table."""
@@ -88,11 +92,11 @@ class Image(PatchModality):
 
         Of pixels in 0..1: normalised ones, whose channels have another mean and scale, would have the same.
         """
-        return hog(batch.inputs.float() / 255, self.patch_size, mask.hidden)
+        return hog(self.values(batch), self.patch_size, mask.hidden)
 
     def raw_features(self, batch: Batch) -> Tensor:
         """All normalised pixels in a row."""
-        return self._normalize(batch.inputs).flatten(1)
+        return self._normalize(batch).flatten(1)
 
     def picture(self, batch: Batch, mask: Mask, prediction: Tensor | None, normalized: bool) -> np.ndarray:
         """Input, visible patches on grey, reconstruction: a row each."""
@@ -105,9 +109,9 @@ class Image(PatchModality):
             captions.append(f"reconstruction{note}")
         return contact_sheet([self._pixels(x) for x in views], captions)
 
-    def _normalize(self, inputs: Tensor) -> Tensor:
-        """uint8 (B, C, H, W) to centred float32."""
-        return (inputs.float() / 255 - self.pixel_mean) / self.pixel_std
+    def _normalize(self, batch: Batch) -> Tensor:
+        """Centred float32 (B, C, H, W)."""
+        return (self.values(batch) - self.pixel_mean) / self.pixel_std
 
     def _pixels(self, patches: Tensor) -> Tensor:
         """Centred patches (B, N, P) to uint8 images (B, C, H, W)."""

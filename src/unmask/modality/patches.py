@@ -38,6 +38,10 @@ class PatchModality(Modality):
         self.register_buffer("table", table, persistent=False)
 
     @abstractmethod
+    def values(self, batch: Batch) -> Tensor:
+        """(B, C, ...) float32 values by channel, before they are centred: what `data.mean` and `data.std` are of."""
+
+    @abstractmethod
     def patches(self, batch: Batch) -> Tensor:
         """(B, N, P) normalised float32 values, patch by patch."""
 

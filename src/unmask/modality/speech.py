@@ -1,6 +1,5 @@
 """Speech: waveforms in, frames of 25 ms every 20 ms as tokens."""
 
-import math
 from functools import cache
 
 import numpy as np
@@ -13,6 +12,7 @@ from unmask.errors import ConfigError
 from unmask.masking.select import gather
 from unmask.modality.base import Modality, Transform
 from unmask.modality.contact_sheet import contact_sheet
+from unmask.modality.spectrogram import GREY, shades
 from unmask.nn.conv import FIELD, HOP, ConvPosition, WaveEncoder, count_frames
 from unmask.nn.normalize import EPS
 from unmask.nn.position import sincos_1d
@@ -21,7 +21,6 @@ from unmask.schema import Batch, Mask, Sample
 RATE = 16_000  # samples a second, of every source
 BANDS = 80  # of the log-mel spectrogram
 LOG_FLOOR = 1e-5  # power of an utterance of unit variance; about what 16 bits round off in a quiet recording
-GREY = 128
 
 
 class Speech(Modality):
@@ -136,13 +135,14 @@ class Speech(Modality):
 
     def picture(self, batch: Batch, mask: Mask, prediction: Tensor | None, normalized: bool) -> np.ndarray:
         """Log-mel spectrograms, low bands at the bottom: input, hidden frames in grey, reconstruction."""
-        energies, real = self.log_mel(batch), self.real(batch)
-        if real is None:
-            real = torch.ones(energies.shape[:2], dtype=torch.bool, device=energies.device)
-        hidden = mask.is_hidden(energies.shape[1]) & real
-        input_ = _pixels(energies, energies, real)
+        energies, real, counts = self.log_mel(batch), self.real(batch), self.counts(batch)
+        hidden = mask.is_hidden(energies.shape[1])
+        if real is not None:
+            hidden &= real
+        input_ = shades(energies, energies, real)
         views = [input_, input_.masked_fill(hidden[:, None, None], GREY)]
-        captions = ["input, log-mel", f"visible ({hidden.sum() / real.sum():.0%} hidden)"]
+        share = mask.fraction(None if counts is None else counts.sum())
+        captions = ["input, log-mel", f"visible ({share:.0%} hidden)"]
         if prediction is not None:
             if normalized:
                 # The model never predicted how loud a band is and how much it moves: the sheet says so.
@@ -150,7 +150,7 @@ class Speech(Modality):
                 prediction = prediction * deviation + mean
             filled = energies.scatter(1, mask.hidden[..., None].expand_as(prediction), prediction.to(energies.dtype))
             note = ", mean and deviation of each band taken from the input" if normalized else ""
-            views.append(_pixels(filled, energies, real))
+            views.append(shades(filled, energies, real))
             captions.append(f"reconstruction{note}")
         return contact_sheet(views, captions)
 
@@ -178,15 +178,6 @@ def _moments(energies: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor]:
     mean = (energies * weight).sum(1, keepdim=True)
     variance = ((energies - mean).square() * weight).sum(1, keepdim=True)
     return mean, (variance + EPS).sqrt()
-
-
-def _pixels(energies: Tensor, scale: Tensor, real: Tensor) -> Tensor:
-    """(B, N, bands) to uint8 (B, 1, bands, N), from the least to the most of each clip in `scale`; padding is white."""
-    padding = ~real[..., None]
-    low = scale.masked_fill(padding, math.inf).amin((1, 2), keepdim=True)
-    high = scale.masked_fill(padding, -math.inf).amax((1, 2), keepdim=True)
-    shade = ((energies - low) / (high - low).clamp(min=EPS)).clamp(0, 1).masked_fill(padding, 1)
-    return (shade * 255).round().to(torch.uint8).transpose(1, 2).flip(1)[:, None]
 
 
 @cache

@@ -1,0 +1,155 @@
+"""Sound: Kaldi's log-mel spectrogram in, square patches of it as tokens (Audio-MAE, arXiv 2207.06405)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.distributions import Beta
+from torchaudio.compliance import kaldi
+
+from unmask.errors import ConfigError
+from unmask.modality.base import Transform
+from unmask.modality.contact_sheet import contact_sheet
+from unmask.modality.patches import PatchModality, check_patch
+from unmask.modality.spectrogram import GREY, shades
+from unmask.nn.patch import patchify, unpatchify
+from unmask.nn.position import sincos_2d
+from unmask.schema import Batch, Mask, Sample
+
+RATE = 16_000  # samples a second, of every source
+WINDOW, HOP = 400, 160  # samples: 25 ms every 10 ms
+BANDS = 128
+
+
+class Audio(PatchModality):
+    """Patches of the log-mel spectrogram, rows of tokens are time and columns frequency.
+
+    Shorter clips are filled up with zeros, which are loud beside digital silence, before anything is normalised, and
+    are tokens like all others: as published.
+
+    Args:
+        width: D, token width.
+        seconds: what a sample lasts, rounded to whole patches; longer clips are cropped, at random for training.
+        patch_size: frames of 10 ms and bands of a patch; divides 128.
+        mean: of the log energies, a list of one.
+        std: their deviation, likewise; they are divided by twice that, as in Audio-MAE and AST.
+        roll_gain: shift training clips in a circle, and scale them by Beta(10, 10) + 0.5.
+
+    Raises:
+        ConfigError: the patch does not fit, or there are no mean and deviation.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        seconds: float,
+        patch_size: int,
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
+        roll_gain: bool = False,
+    ) -> None:
+        check_patch("modality.patch_size", patch_size, "the bands", BANDS)
+        if mean is None or std is None:
+            raise ConfigError(
+                "data.mean and data.std are not set: mean and deviation of the log energies of these sounds. "
+                "Measure them with data_statistics=true beside the same words, and give both."
+            )
+        rows = round(seconds * RATE / HOP / patch_size)
+        if rows < 1:
+            raise ConfigError(
+                f"modality.seconds={seconds} is less than a patch of {patch_size} frames. "
+                f"Choose at least {patch_size * HOP / RATE:g}."
+            )
+        super().__init__(width, (rows, BANDS // patch_size), patch_size**2)
+        self.settings = {
+            "width": width, "seconds": seconds, "patch_size": patch_size, "mean": list(mean), "std": list(std),
+            "roll_gain": roll_gain,
+        }  # fmt: skip
+        self.patch_size, self.mean, self.std, self.roll_gain = patch_size, mean[0], std[0], roll_gain
+        self.frames = rows * patch_size
+
+    def transform(self, train: bool) -> Transform:
+        """Centre the wave, crop, and take its spectrogram; not normalised yet."""
+        return AudioTransform(self.frames, train, train and self.roll_gain)
+
+    def values(self, batch: Batch) -> Tensor:
+        """(B, 1, frames, bands) log energies."""
+        return batch.inputs[:, None].float()
+
+    def patches(self, batch: Batch) -> Tensor:
+        """(B, N, P) normalised log energies."""
+        return patchify(self._normalize(batch), self.patch_size)
+
+    def position(self, width: int) -> Tensor:
+        """(N, width) sine-cosine table."""
+        rows, columns = self.grid
+        return sincos_2d(width, (rows, columns), "model.width" if width == self._width else "model.decoder.width")
+
+    def raw_features(self, batch: Batch) -> Tensor:
+        """Mean and deviation of each band over the clip."""
+        energies = self._normalize(batch)
+        return torch.cat([energies.mean(2), energies.std(2)], dim=2).squeeze(1)
+
+    def picture(self, batch: Batch, mask: Mask, prediction: Tensor | None, normalized: bool) -> np.ndarray:
+        """Spectrograms, low bands at the bottom: input, hidden patches in grey, reconstruction."""
+        energies = self._spectrogram(self.patches(batch))
+        hidden = mask.is_hidden(self.grid[0] * self.grid[1])[..., None].expand(-1, -1, self.target_size)
+        input_ = shades(energies, energies)
+        grey = self._spectrogram(hidden.float()).transpose(1, 2).flip(1)[:, None] > 0
+        views = [input_, input_.masked_fill(grey, GREY)]
+        captions = ["input, log-mel", f"visible ({mask.fraction():.0%} hidden)"]
+        if prediction is not None:
+            note = ", mean and deviation of each hidden patch taken from the input" if normalized else ""
+            views.append(shades(self._spectrogram(self.filled(batch, mask, prediction, normalized)), energies))
+            captions.append(f"reconstruction{note}")
+        return contact_sheet(views, captions)
+
+    def _normalize(self, batch: Batch) -> Tensor:
+        return (self.values(batch) - self.mean) / (2 * self.std)
+
+    def _spectrogram(self, patches: Tensor) -> Tensor:
+        """(B, N, P) to (B, frames, bands)."""
+        rows, columns = self.grid
+        return unpatchify(patches, self.patch_size, (rows, columns))[:, 0]
+
+
+class AudioTransform:
+    """From a source's clip to a spectrogram of fixed size; random draws come from torch's global generator.
+
+    Args:
+        frames: rows of the spectrogram.
+        random: crop at a random place, else in the middle.
+        roll_gain: shift in a circle and scale, at random.
+    """
+
+    def __init__(self, frames: int, random: bool, roll_gain: bool) -> None:
+        self.frames, self.random, self.roll_gain = frames, random, roll_gain
+
+    def __call__(self, sample: Sample) -> Tensor:
+        """float32 (samples,) to float32 (frames, bands)."""
+        wave = sample.value - sample.value.mean()
+        if self.roll_gain:
+            wave = wave.roll(int(torch.randint(len(wave), ()))) * (Beta(10.0, 10.0).sample() + 0.5)
+        samples = (self.frames - 1) * HOP + WINDOW
+        surplus = len(wave) - samples
+        if surplus > 0:
+            start = int(torch.randint(surplus + 1, ())) if self.random else surplus // 2
+            wave = wave[start : start + samples]
+        energies = fbank(F.pad(wave, (0, max(0, WINDOW - len(wave)))))
+        return F.pad(energies, (0, 0, 0, self.frames - len(energies)))
+
+
+def fbank(wave: Tensor) -> Tensor:
+    """Kaldi's log-mel energies as HTK and Audio-MAE take them: (samples,) to (frames, bands), without dither."""
+    return kaldi.fbank(
+        wave[None],
+        htk_compat=True,
+        sample_frequency=RATE,
+        use_energy=False,
+        window_type="hanning",
+        num_mel_bins=BANDS,
+        dither=0.0,
+        frame_shift=1000 * HOP / RATE,
+    )
