@@ -9,8 +9,16 @@ from torch.utils.data import DataLoader
 from unmask.data.digits import Digits
 from unmask.data.stream import Stream, StreamSampler, Subset, collate
 from unmask.errors import BrokenSample, ConfigError
+from unmask.modality.base import Transform
 from unmask.modality.image import Image
 from unmask.schema import Sample
+
+
+class Bare(Transform):
+    """The value as it is."""
+
+    def __call__(self, sample: Sample) -> torch.Tensor:
+        return sample.value
 
 
 def first_positions(count: int, **arguments) -> list[int]:
@@ -103,7 +111,7 @@ class HalfBroken:
 
 
 def test_a_broken_sample_is_replaced_the_same_way_each_time_and_named():
-    stream = Stream(HalfBroken(20), lambda sample: sample.value, seed=0)
+    stream = Stream(HalfBroken(20), Bare(), seed=0)
     items = [stream[p] for p in range(40)]
     assert all(item.value.max() < 20 for item in items)
     named = {line for item in items for line in item.broken}
@@ -114,7 +122,7 @@ def test_a_broken_sample_is_replaced_the_same_way_each_time_and_named():
 
 
 def test_a_source_of_nothing_but_broken_samples_is_an_error():
-    stream = Stream(HalfBroken(0), lambda sample: sample.value, seed=0)
+    stream = Stream(HalfBroken(0), Bare(), seed=0)
     with pytest.raises(ConfigError, match="100 samples in a row cannot be read"):
         stream[0]
 
@@ -126,3 +134,44 @@ def test_digits_are_split_without_overlap():
     assert sample.value.shape == (1, 8, 8)
     assert sample.value.dtype == torch.uint8
     assert sample.value.max() > 200
+
+
+class Counted:
+    """Ten numbers; keeps what was asked for."""
+
+    classes = ()
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, index: int) -> Sample:
+        self.asked.append(index)
+        return Sample(torch.tensor([float(index)]), None)
+
+
+class Jitter(Transform):
+    """Adds noise when read, and other noise each time it is seen."""
+
+    def read(self, sample: Sample) -> Sample:
+        return Sample(torch.cat([sample.value, torch.rand(1)]), sample.label)
+
+    def __call__(self, sample: Sample) -> torch.Tensor:
+        return torch.cat([sample.value, torch.rand(1)])
+
+
+def test_repeats_read_a_sample_once_and_see_it_several_times():
+    source = Counted()
+    stream = Stream(source, Jitter(), seed=0, repeats=3)
+    index, read, seen = torch.stack([stream[p].value for p in range(30)]).T
+    assert len(source.asked) == 10
+    assert sorted(source.asked) == list(range(10))
+    assert (index.view(10, 3) == index.view(10, 3)[:, :1]).all()
+    assert (read.view(10, 3) == read.view(10, 3)[:, :1]).all()
+    assert len(set(read.tolist())) == 10
+    assert len(set(seen.tolist())) == 30
+    # An address, not a history: any order of asking gives the same.
+    again = Stream(Counted(), Jitter(), seed=0, repeats=3)
+    assert [again[p].value.tolist() for p in (29, 0, 14)] == [[index[p], read[p], seen[p]] for p in (29, 0, 14)]

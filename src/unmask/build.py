@@ -90,7 +90,8 @@ def build_pretraining(cfg: DictConfig) -> Pretraining:
     except (TypeError, ValueError) as error:
         raise ConfigError(f"optimizer: {error}. See conf/optimizer/{cfg.optimizer.name}.yaml.") from error
     buckets = None if cfg.data.get("batch_seconds") is None else Buckets(_seconds(cfg, train), cfg.data.bucket_steps)
-    data = PretrainData(train, test, modality, cfg.seed, batch, cfg.data.num_workers, buckets)
+    repeats = cfg.data.get("repeats", 1)
+    data = PretrainData(train, test, modality, cfg.seed, batch, cfg.data.num_workers, buckets, repeats)
     checkpoint = newest_checkpoint(folder) if cfg.resume else None
     start = _step_of(checkpoint)
     if start >= steps and (folder / "backbone" / "config.json").exists():

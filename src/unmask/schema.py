@@ -1,8 +1,8 @@
 """The few things that travel between layers, with their shapes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -11,11 +11,30 @@ from torch import Tensor
 class Sample(NamedTuple):
     """One item of a data source; the label is None where there is none.
 
-    The value is uint8 (C, H, W) for an image, float32 (samples,) at 16 kHz for speech, int64 (N,) token ids for text.
+    The value is uint8 (C, H, W) for an image, float32 (samples,) at 16 kHz for speech, int64 (N,) token ids for text,
+    a `Clip` for video.
     """
 
-    value: Tensor
+    value: Any
     label: int | None
+
+
+class Clip(Protocol):
+    """A video that is decoded where it is looked at.
+
+    Attributes:
+        seconds: how long it lasts.
+    """
+
+    seconds: float
+
+    def frames(self, times: Sequence[float]) -> Tensor:
+        """uint8 (T, C, height, width): what is shown at each of these seconds, ascending.
+
+        Raises:
+            BrokenSample: they cannot be decoded.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -23,7 +42,7 @@ class Batch:
     """What the loader hands to the model.
 
     Attributes:
-        inputs: (B, ...) as the modality's transform made them; images are uint8 (B, C, H, W).
+        inputs: (B, ...) as the modality's transform made them; images are uint8 (B, C, H, W), videos (B, T, C, H, W).
         positions: (B,) int64, each sample's position in the training stream: the address of its randomness.
         labels: (B,) int64, or None where the source has no labels.
         broken: one line for each sample that could not be read and was replaced.

@@ -1,7 +1,7 @@
 """Training data as an endless stream of positions: which sample, in which order, seen how."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -25,17 +25,28 @@ class Item(NamedTuple):
     broken: tuple[str, ...]
 
 
+class Transform(Protocol):
+    """What the stream asks of a modality's; its docstring says more."""
+
+    def read(self, sample: Sample) -> Sample: ...
+
+    def __call__(self, sample: Sample) -> Tensor: ...
+
+
 class Stream(Dataset[Item]):
     """Position to transformed sample; the same at every visit, from any worker.
 
     Args:
         source: the samples.
-        transform: random through torch's global generator only, which is seeded for each position.
+        transform: random through torch's global generator only, which is seeded for each position, and, for `read`,
+            for each group of positions.
         seed: the run's.
+        repeats: neighbouring positions that see the same sample, read once (repeated augmentation, arXiv 1901.09335).
     """
 
-    def __init__(self, source: Source, transform: Callable[[Sample], Tensor], seed: int) -> None:
-        self.source, self.transform, self.seed = source, transform, seed
+    def __init__(self, source: Source, transform: Transform, seed: int, repeats: int = 1) -> None:
+        self.source, self.transform, self.seed, self.repeats = source, transform, seed, repeats
+        self._read: tuple[int, Sample, tuple[str, ...]] | None = None  # the last group: its positions come in a row
 
     def __getitem__(self, position: int) -> Item:
         """The sample at a stream position; a broken one is replaced by another, drawn by address.
@@ -43,21 +54,31 @@ class Stream(Dataset[Item]):
         Raises:
             ConfigError: a hundred replacements in a row are broken too.
         """
-        index = shuffled_index(self.seed, position, len(self.source))
+        group = position // self.repeats
+        if self._read is None or self._read[0] != group:
+            self._read = (group, *self._sample(group))
+        _, sample, broken = self._read
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(address(self.seed, "augment", position))
+            value = self.transform(sample)
+        if self.repeats == 1:
+            self._read = None  # nobody asks again
+        return Item(value, position, sample.label, broken)
+
+    def _sample(self, group: int) -> tuple[Sample, tuple[str, ...]]:
+        """What a group of positions sees, and what was found broken before."""
+        index = shuffled_index(self.seed, group, len(self.source))
         broken: list[str] = []
         while True:
             try:
-                sample = self.source[index]
-                break
+                with torch.random.fork_rng(devices=[]):
+                    torch.default_generator.manual_seed(address(self.seed, "read", group))
+                    return self.transform.read(self.source[index]), tuple(broken)
             except BrokenSample as error:
                 broken.append(str(error))
             if len(broken) >= REPLACEMENTS:
                 raise ConfigError(f"{REPLACEMENTS} samples in a row cannot be read; the last is {broken[-1]}.")
-            index = address(self.seed, "replacement", position, len(broken)) % len(self.source)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(address(self.seed, "augment", position))
-            value = self.transform(sample)
-        return Item(value, position, sample.label, tuple(broken))
+            index = address(self.seed, "replacement", group, len(broken)) % len(self.source)
 
 
 class StreamSampler(Sampler[list[int]]):

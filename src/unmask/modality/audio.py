@@ -115,7 +115,7 @@ class Audio(PatchModality):
         return unpatchify(patches, self.patch_size, (rows, columns))[:, 0]
 
 
-class AudioTransform:
+class AudioTransform(Transform):
     """From a source's clip to a spectrogram of fixed size; random draws come from torch's global generator.
 
     Args:

@@ -1,7 +1,6 @@
 """What a modality must know, so that objectives, callbacks and the runner need not."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,21 @@ from torch import Tensor, nn
 from unmask.nn.init import TOKEN_STD
 from unmask.schema import Batch, Mask, Output, Sample
 
-Transform = Callable[[Sample], Tensor]
+
+class Transform(ABC):
+    """From a source's sample to a row of `Batch.inputs`; picklable; random through torch's global generator."""
+
+    def read(self, sample: Sample) -> Sample:
+        """What is done once where a sample is seen several times in a row, each time changed by another call."""
+        return sample
+
+    @abstractmethod
+    def __call__(self, sample: Sample) -> Tensor:
+        """The row, from what `read` made.
+
+        Raises:
+            BrokenSample: the sample turns out to be broken.
+        """
 
 
 class Modality(nn.Module, ABC):
@@ -36,7 +49,7 @@ class Modality(nn.Module, ABC):
 
     @abstractmethod
     def transform(self, train: bool) -> Transform:
-        """From a source's sample to a row of `Batch.inputs`; picklable; random through torch's global generator."""
+        """How samples are prepared, for training or to be looked at."""
 
     def counts(self, batch: Batch) -> Tensor | None:
         """(B,) real tokens of each sample, the first ones; None where nothing is padded."""

@@ -120,7 +120,7 @@ class Image(PatchModality):
         return ((images * self.pixel_std + self.pixel_mean) * 255).round().clamp(0, 255).to(torch.uint8)
 
 
-class ImageTransform:
+class ImageTransform(Transform):
     """From a source's image to a fixed size; random draws come from torch's global generator, seeded by the stream."""
 
     def __init__(self, size: tuple[int, ...], crop_scale: float, flip: bool) -> None:

@@ -155,8 +155,8 @@ class Speech(Modality):
         return contact_sheet(views, captions)
 
 
-class SpeechTransform:
-    """From a source's clip to one that the model takes; random draws come from torch's global generator."""
+class SpeechTransform(Transform):
+    """A clip that the model takes; random draws come from torch's global generator."""
 
     def __init__(self, crop: int, random: bool, normalize: bool) -> None:
         self.crop, self.random, self.normalize = crop, random, normalize

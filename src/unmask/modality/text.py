@@ -167,7 +167,7 @@ class Text(Modality):
         return text_sheet(paragraphs)
 
 
-class TextTransform:
+class TextTransform(Transform):
     """Cut a text to its first tokens."""
 
     def __init__(self, block_size: int) -> None:

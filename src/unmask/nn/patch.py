@@ -1,4 +1,4 @@
-"""Images as rows of patches, and back."""
+"""Images and videos as rows of patches, and back."""
 
 from torch import Tensor
 
@@ -15,3 +15,19 @@ def unpatchify(patches: Tensor, patch: int, grid: tuple[int, int]) -> Tensor:
     rows, columns = grid
     image = patches.view(len(patches), rows, columns, patch, patch, -1)
     return image.permute(0, 5, 1, 3, 2, 4).reshape(len(patches), -1, rows * patch, columns * patch)
+
+
+def tubelets(video: Tensor, frames: int, patch: int) -> Tensor:
+    """(B, T, C, H, W) to (B, N, P): patches through `frames` frames; tokens and values by time, row, column."""
+    batch, time, channels, height, width = video.shape
+    grid = video.view(batch, time // frames, frames, channels, height // patch, patch, width // patch, patch)
+    return grid.permute(0, 1, 4, 6, 2, 5, 7, 3).reshape(batch, -1, frames * patch * patch * channels)
+
+
+def untubelets(patches: Tensor, frames: int, patch: int, grid: tuple[int, int, int]) -> Tensor:
+    """The inverse of `tubelets` for a (time, rows, columns) grid: (B, N, P) to (B, T, C, H, W)."""
+    times, rows, columns = grid
+    video = patches.view(len(patches), times, rows, columns, frames, patch, patch, -1)
+    return video.permute(0, 1, 4, 7, 2, 5, 3, 6).reshape(
+        len(patches), times * frames, -1, rows * patch, columns * patch
+    )

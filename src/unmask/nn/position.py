@@ -49,3 +49,46 @@ def sincos_1d(width: int, tokens: int, key: str = "model.width") -> Tensor:
     omega = 10_000.0 ** -(torch.arange(half, dtype=torch.float64) / half)
     angle = torch.arange(tokens, dtype=torch.float64)[:, None] * omega
     return torch.cat([angle.sin(), angle.cos()], dim=1).float()
+
+
+def sincos_3d(width: int, grid: tuple[int, int, int], key: str = "model.width") -> Tensor:
+    """The same of time, row and column: a quarter of the width for time, three eighths each for the picture's axes.
+
+    Args:
+        width: D, divisible by sixteen.
+        grid: (times, rows, columns) of tokens, in this order.
+        key: the config key that an error names.
+
+    Returns:
+        (N, D) float32, computed in float64: [sin t, cos t, sin x, cos x, sin y, cos y], in blocks.
+
+    Raises:
+        ConfigError: sixteen does not divide the width.
+    """
+    if width % 16:
+        raise ConfigError(f"{key}={width} cannot carry 3-D sine-cosine positions. Choose a multiple of 16.")
+    t, y, x = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in grid), indexing="ij")
+    parts = []
+    for axis, share in ((t, width // 4), (x, 3 * width // 8), (y, 3 * width // 8)):
+        half = share // 2
+        angle = axis.reshape(-1, 1) * 10_000.0 ** -(torch.arange(half, dtype=torch.float64) / half)
+        parts += [angle.sin(), angle.cos()]
+    return torch.cat(parts, dim=1).float()
+
+
+def sincos_interleaved(width: int, tokens: int, key: str = "model.width") -> Tensor:
+    """VideoMAE's table (arXiv 2203.12602): along all tokens in a row, [sin, cos, sin, cos, ...] of falling frequency.
+
+    Args:
+        width: D, even.
+        tokens: N.
+        key: the config key that an error names.
+
+    Returns:
+        (N, D) float32, computed in float64.
+
+    Raises:
+        ConfigError: the width is odd.
+    """
+    blocks = sincos_1d(width, tokens, key)
+    return torch.stack(blocks.chunk(2, dim=1), dim=2).flatten(1)

@@ -40,6 +40,7 @@ class PretrainData(L.LightningDataModule):
         global_batch: samples an optimiser step over all devices and accumulation.
         num_workers: loader processes; the run is the same for any number.
         buckets: where samples are batched by their length.
+        repeats: times that a sample is seen in a row, read once.
     """
 
     def __init__(
@@ -51,12 +52,13 @@ class PretrainData(L.LightningDataModule):
         global_batch: int,
         num_workers: int,
         buckets: Buckets | None = None,
+        repeats: int = 1,
     ) -> None:
         super().__init__()
         self.train, self.test, self.seed = train, test, seed
         self.global_batch, self.num_workers = global_batch, num_workers
         self.buckets = buckets
-        self.stream = Stream(train, modality.transform(train=True), seed)
+        self.stream = Stream(train, modality.transform(train=True), seed, repeats)
         self.still = modality.transform(train=False)
 
     def train_dataloader(self) -> DataLoader[Item]:
@@ -86,7 +88,7 @@ class PretrainData(L.LightningDataModule):
         items = []
         for position in range(len(source)):
             try:
-                sample = source[order[position]]
+                sample = self.still.read(source[order[position]])
             except BrokenSample:
                 continue  # probes do with fewer; in training they are counted and named
             items.append(Item(self.still(sample), position, sample.label, ()))

@@ -1,0 +1,116 @@
+"""Moving digits: real digits on eight paths, written to real video files once and decoded like any others."""
+
+import hashlib
+import math
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unmask.address import address
+from unmask.data.digits import Digits
+from unmask.data.folder import check_split
+from unmask.data.video import VideoFolder
+from unmask.errors import ConfigError
+
+MOTIONS = ("right", "left", "down", "up", "clockwise", "anticlockwise", "growing", "shrinking")
+FRAMES, RATE, SIDE = 16, 10, 32  # frames, frames a second, pixels
+TRAVEL, TURN, GROWTH = 12.0, math.pi / 2, 2.0  # pixels, radians and times, over a whole clip
+
+
+class MovingDigits(VideoFolder):
+    """Clips of 16 frames of 32 x 32 pixels; the label is the motion, and a single frame says nothing about it.
+
+    In the middle of every clip a digit lies about the middle, turned and sized at random, whatever its motion is.
+    Test clips show other digits than training clips.
+
+    Args:
+        cache: folder for the clips: 10 MB for 2,400.
+        split: train or test.
+        train_clips: clips to train on.
+        test_clips: held-out clips.
+
+    Raises:
+        ConfigError: PyAV is missing, or the cache cannot be written.
+    """
+
+    def __init__(self, cache: str | Path, split: str = "train", train_clips: int = 2000, test_clips: int = 400) -> None:
+        check_split(split)
+        clips = train_clips if split == "train" else test_clips
+        identity = repr((split, clips, MOTIONS, FRAMES, RATE, SIDE, TRAVEL, TURN, GROWTH))
+        digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
+        folder = Path(cache).expanduser().absolute() / f"moving_digits_{split}-{digest}"
+        if not folder.exists():
+            _write(folder, split, clips)
+        # One folder is one split here: none of it is held out.
+        super().__init__(folder / "clips.csv", split)
+
+
+def _write(folder: Path, split: str, clips: int) -> None:
+    """Make the folder of a split, whole or not at all; where another process was quicker its folder stays."""
+    print(f"Drawing {clips} clips of moving digits into {folder}, once", file=sys.stderr, flush=True)
+    digits = Digits(split)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".part-", dir=folder.parent) as part:
+            aside = Path(part, folder.name)
+            aside.mkdir()
+            lines = ["path,label,split"]
+            for i in range(clips):
+                motion, name = MOTIONS[i % len(MOTIONS)], f"{i:05d}.mp4"
+                encode(aside / name, draw(digits, split, i, motion))
+                lines.append(f"{name},{motion},{split}")
+            (aside / "clips.csv").write_text("\n".join(lines) + "\n")
+            try:
+                aside.rename(folder)
+            except OSError:
+                if not folder.is_dir():
+                    raise
+    except OSError as error:
+        reason = f"cannot be written: {error.strerror}".lower()
+        raise ConfigError(
+            f"data.source.cache={folder.parent} {reason}. Set paths.cache to a folder that can."
+        ) from error
+
+
+def draw(digits: Digits, split: str, index: int, motion: str) -> Tensor:
+    """uint8 (frames, side, side): one clip, the same at every call."""
+
+    def uniform(word: int, low: float, high: float) -> float:
+        return low + (high - low) * address(0, f"moving digits {split}", index, word) / 2**64
+
+    picture = digits.images[address(0, f"moving digits {split}", index, 0) % len(digits)].float()
+    angle, size = uniform(1, -math.pi, math.pi), uniform(2, 12, 16)
+    centre = torch.tensor([uniform(3, -3, 3), uniform(4, -3, 3)])
+    phase = torch.linspace(-0.5, 0.5, FRAMES)  # zero in the middle of the clip
+    direction = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}.get(motion, (0, 0))
+    x, y = (centre[axis] + direction[axis] * TRAVEL * phase for axis in (0, 1))
+    turn = angle + phase * TURN * {"clockwise": 1, "anticlockwise": -1}.get(motion, 0)
+    sizes = size * GROWTH ** (phase * {"growing": 1, "shrinking": -1}.get(motion, 0))
+
+    # From a place on the canvas to one on the digit, both in -1..1: shift back, turn back, and size.
+    scale = SIDE / sizes
+    cos, sin = turn.cos() * scale, turn.sin() * scale
+    shift_x, shift_y = -2 * x / SIDE, -2 * y / SIDE
+    theta = torch.stack(
+        [cos, sin, cos * shift_x + sin * shift_y, -sin, cos, -sin * shift_x + cos * shift_y], dim=1
+    ).view(FRAMES, 2, 3)
+    grid = F.affine_grid(theta, [FRAMES, 1, SIDE, SIDE], align_corners=False)
+    canvas = F.grid_sample(picture.expand(FRAMES, 1, -1, -1), grid, align_corners=False)
+    return canvas[:, 0].round().clamp(0, 255).to(torch.uint8)
+
+
+def encode(path: Path, frames: Tensor) -> None:
+    """Write (T, side, side) grey uint8 frames as H.264."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=RATE, options={"crf": "18", "threads": "1"})
+        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
+        for frame in frames:
+            rgb = frame[..., None].expand(-1, -1, 3).contiguous().numpy()
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
+        container.mux(stream.encode())
