@@ -39,12 +39,13 @@ def texts(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize("modality", ["image", "audio", "speech", "text"])
+@pytest.mark.parametrize("modality", ["image", "video", "audio", "speech", "text"])
 def test_every_pair_trains_or_says_why_not(
     train: Train, capsys: pytest.CaptureFixture[str], tmp_path: Path, modality: str, objective: str
 ):
     words = {
         "image": (),
+        "video": (f"paths.cache={tmp_path / 'cache'}", "data.source.train_clips=24", "data.source.test_clips=16"),
         "audio": ("data=audio", f"data.root={clips(tmp_path / 'clips')}", "data.crop_seconds=0.64", "data.mean=[-5]",
                   "data.std=[4]"),
         "speech": ("data=audio", f"data.root={clips(tmp_path / 'clips')}", "data.crop_seconds=1"),
@@ -53,7 +54,7 @@ def test_every_pair_trains_or_says_why_not(
     }[modality]  # fmt: skip
     narrow = ("objective.decoder_groups=4",) if objective == "data2vec2" else ()
     line = (*QUICK, *WATCHED, *words, *narrow, f"modality={modality}", f"objective={objective}", "trainer.max_steps=4")
-    if (modality, objective) in {("image", "mlm"), ("audio", "mlm"), ("speech", "mlm")}:
+    if (modality, objective) in {("image", "mlm"), ("video", "mlm"), ("audio", "mlm"), ("speech", "mlm")}:
         with pytest.raises(SystemExit) as exit_:
             train(*line)
         error = capsys.readouterr().err

@@ -96,7 +96,8 @@ class Video(PatchModality):
         }  # fmt: skip
         self.patch_size, self.tubelet, self.target_norm = patch_size, tubelet, target_norm
         # Truncated, as mae_st does: of 16 frames 0, 2, 4, 6, 8, 10, 12 and 15.
-        self.predicted = torch.linspace(0, frames - 1, target_frames or frames, dtype=torch.float64).long().tolist()
+        count = target_frames or frames
+        self.predicted = [(frames - 1) * i // max(1, count - 1) for i in range(count)]
         self.target_size = len(self.predicted) // times * patch_size**2 * channels
         self.register_buffer("pixel_mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(std).view(-1, 1, 1), persistent=False)
