@@ -6,6 +6,8 @@ import torch
 from unmask.errors import ConfigError
 from unmask.masking.audit import as_grid, audit
 from unmask.masking.axes import AxisMask
+from unmask.masking.block import BlockMask, InverseBlockMask
+from unmask.masking.kept_squares import KeptSquaresMask
 
 POSITIONS = torch.arange(50)
 
@@ -59,3 +61,10 @@ def test_every_token_is_hidden_equally_often():
 def test_axes_that_a_grid_has_not_say_so(axes: list, grid: tuple[int, ...], words: str):
     with pytest.raises(ConfigError, match=words):
         AxisMask(0.5, axes).draw(0, POSITIONS, grid)
+
+
+@pytest.mark.parametrize("mask", [BlockMask(0.6), InverseBlockMask(0.6), KeptSquaresMask(0.6, 3, 0.1)])
+def test_blocks_of_a_video_are_the_same_in_every_frame(mask):
+    hidden = drawn(mask, (4, 8, 8))
+    assert (hidden == hidden[:, :1]).all()
+    assert torch.equal(hidden[:, 0], drawn(mask, (8, 8)))

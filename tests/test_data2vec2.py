@@ -528,7 +528,7 @@ def test_what_cannot_be_is_said_in_one_sentence():
         KeptSquaresMask(0.75, side=2, adjust=0.1)
     with pytest.raises(ConfigError, match=r"mask\.adjust=-1"):
         KeptSquaresMask(0.75, side=3, adjust=-1)
-    with pytest.raises(ConfigError, match=r"two axes, and this one has 1\. Use mask=span"):
+    with pytest.raises(ConfigError, match=r"this grid has one axis\. Use mask=span"):
         KeptSquaresMask(0.75, side=3, adjust=0.1).draw(0, torch.arange(1), (100,))
 
 

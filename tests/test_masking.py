@@ -115,7 +115,7 @@ def test_the_audit_finds_a_strategy_that_prefers_a_side():
 
 
 def test_blocks_need_a_picture():
-    with pytest.raises(ConfigError, match="two axes"):
+    with pytest.raises(ConfigError, match="one axis"):
         BlockMask(0.5).draw(0, torch.arange(1), (100,))
     with pytest.raises(ConfigError, match=r"mask\.aspect=0"):
         BlockMask(0.5, aspect=0)

@@ -45,7 +45,7 @@ def test_every_pair_trains_or_says_why_not(
 ):
     words = {
         "image": (),
-        "video": (f"paths.cache={tmp_path / 'cache'}", "data.source.train_clips=24", "data.source.test_clips=16"),
+        "video": (f"paths.cache={tmp_path / 'cache'}", "+data.source.train_clips=24", "+data.source.test_clips=16"),
         "audio": ("data=audio", f"data.root={clips(tmp_path / 'clips')}", "data.crop_seconds=0.64", "data.mean=[-5]",
                   "data.std=[4]"),
         "speech": ("data=audio", f"data.root={clips(tmp_path / 'clips')}", "data.crop_seconds=1"),

@@ -288,7 +288,7 @@ def _choose_folder(cfg: DictConfig, suffix: str) -> Path:
 
 
 def _create(node: DictConfig, **given: Any) -> Any:
-    """The object of a config node with a `_target_`; its `name` is for people.
+    """The object of a config node with a `_target_`; its `name` and `kind` are for people and checks.
 
     Raises:
         ConfigError: as the constructor, or for an argument that it does not take.
@@ -306,7 +306,8 @@ def _create(node: DictConfig, **given: Any) -> Any:
 def _arguments(node: DictConfig) -> dict[str, Any]:
     plain = OmegaConf.to_container(node, resolve=True)
     assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items() if key != "name" or "Logger" in plain["_target_"]}
+    names = ("kind",) if "Logger" in plain["_target_"] else ("name", "kind")
+    return {str(key): value for key, value in plain.items() if key not in names}
 
 
 def _optimizer(cfg: DictConfig) -> Any:

@@ -3,7 +3,6 @@
 What needs more than one number (a patch and an image, a warm-up and a training) is checked where it is used.
 """
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -161,6 +160,11 @@ def check(cfg: DictConfig) -> None:
     """
     for key in _missing(OmegaConf.to_container(cfg, resolve=False)):
         raise ConfigError(f"{key} is not set, and there is no default for it. Add {key}=<value>.")
+    if cfg.data.kind != cfg.modality.kind:
+        raise ConfigError(
+            f"data={cfg.data.name} does not go with modality={cfg.modality.name}: these are {cfg.data.kind}, and it "
+            f"takes {cfg.modality.kind}. Leave data= out for the modality's own, or choose another."
+        )
     for key, rule in RULES.items():
         try:
             parent = OmegaConf.select(cfg, key.rpartition(".")[0]) if "." in key else cfg
@@ -168,12 +172,6 @@ def check(cfg: DictConfig) -> None:
                 continue
             value = OmegaConf.select(cfg, key)
         except InterpolationResolutionError as error:
-            missing = re.search(r"Interpolation key '(data\.\w+)' not found", str(error))
-            if missing:
-                raise ConfigError(
-                    f"data={cfg.data.name} does not go with modality={cfg.modality.name}, which needs {missing[1]}. "
-                    "Leave data= out for the modality's own, or choose another."
-                ) from error
             raise ConfigError(f"{key} cannot be resolved: {str(error).splitlines()[0]}.") from error
         if not rule.accepts(value):
             raise ConfigError(f"{key}={value} is not possible. It must be {rule.words}.")

@@ -29,6 +29,8 @@ class BlockMask(MaskStrategy):
         ConfigError: an argument is out of its range.
     """
 
+    planar = True
+
     def __init__(self, ratio: float, block_size: float = 0.2, aspect: float = 0.3) -> None:
         super().__init__(ratio)
         for name, value in (("block_size", block_size), ("aspect", aspect)):
@@ -47,7 +49,7 @@ class BlockMask(MaskStrategy):
     def _rank(self, seed: int, positions: Tensor, grid: Sequence[int]) -> Tensor:
         """(B, N): high for tokens of the first rectangle, one less for the next, 0 outside of all."""
         if len(grid) != 2:
-            raise ConfigError(f"mask=block needs a grid of two axes, and this one has {len(grid)}. Use mask=span.")
+            raise ConfigError("mask=block needs a picture or a video, and this grid has one axis. Use mask=span.")
         inside = self._rectangles(seed, positions, grid)
         countdown = torch.arange(inside.shape[1], 0, -1, device=positions.device)[:, None]
         return (inside * countdown).amax(dim=1).float()

@@ -28,6 +28,8 @@ class KeptSquaresMask(MaskStrategy):
         ConfigError: an argument is out of its range.
     """
 
+    planar = True
+
     def __init__(self, ratio: float, side: int, adjust: float) -> None:
         super().__init__(ratio)
         if side < 1 or side % 2 == 0:
@@ -44,8 +46,7 @@ class KeptSquaresMask(MaskStrategy):
         """(B, N): below zero inside of the squares, at random."""
         if len(grid) != 2:
             raise ConfigError(
-                f"mask=kept_squares needs a grid of two axes, and this one has {len(grid)}. "
-                "Use mask=span along one axis, or mask=random."
+                "mask=kept_squares needs a picture or a video, and this grid has one axis. Use mask=span."
             )
         rows, columns = grid
         tokens = rows * columns

@@ -23,6 +23,7 @@ class MaskStrategy(ABC):
     """
 
     uniform = False  # whether every token is hidden equally often, by construction
+    planar = False  # whether masks are drawn on pictures; those of a video are then the same in every frame
 
     def __init__(self, ratio: float) -> None:
         if not 0 < ratio < 1:
@@ -41,6 +42,8 @@ class MaskStrategy(ABC):
 
     def num_visible(self, grid: Sequence[int]) -> int:
         """Tokens that stay visible where no row is padded."""
+        if self.planar and len(grid) == 3:
+            return grid[0] * self.num_visible(grid[1:])
         return clamped_visible(math.prod(grid), self.ratio)
 
     def draw(
@@ -61,7 +64,10 @@ class MaskStrategy(ABC):
             never_hidden: (B, N) bool, tokens that stay visible. A ratio that leaves too few others to hide takes some
                 of them too, and these do not count.
         """
-        scores = self.scores(seed, positions, grid, counts)
+        if self.planar and len(grid) == 3:
+            scores = self.scores(seed, positions, grid[1:], counts).repeat(1, grid[0])
+        else:
+            scores = self.scores(seed, positions, grid, counts)
         if never_hidden is not None:
             scores = scores.masked_fill(never_hidden, -math.inf)
         if counts is not None:
