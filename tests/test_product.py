@@ -57,9 +57,8 @@ def test_every_pair_trains_or_says_why_not(
     if (modality, objective) in {("image", "mlm"), ("video", "mlm"), ("audio", "mlm"), ("speech", "mlm")}:
         with pytest.raises(SystemExit) as exit_:
             train(*line)
-        error = capsys.readouterr().err
+        [error] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
         assert exit_.value.code == 2
-        assert len(error.strip().splitlines()) == 1
         assert objective in error
         assert modality in error
         return
