@@ -8,7 +8,8 @@ from torchaudio.compliance import kaldi
 
 from unmask.errors import ConfigError
 from unmask.masking.random import RandomMask
-from unmask.modality.audio import BANDS, HOP, WINDOW, Audio, AudioTransform, fbank
+from unmask.modality.audio import BANDS, HOP, RATE, WINDOW, Audio, AudioTransform, fbank
+from unmask.modality.vocoder import to_wave
 from unmask.nn.position import sincos_2d
 from unmask.schema import Batch, Sample
 
@@ -140,3 +141,30 @@ def test_a_perfect_prediction_draws_the_input():
 def test_what_cannot_be_built_says_what_to_change(settings: dict, words: str):
     with pytest.raises(ConfigError, match=words.replace(".", r"\.")):
         Audio(**{"width": 32, "seconds": 0.64, "patch_size": 16, "mean": [0.0], "std": [1.0], **settings})
+
+
+def test_a_wave_made_from_a_spectrogram_has_that_spectrogram():
+    time = torch.arange(WINDOW + 99 * HOP) / RATE
+    wave = torch.sin(2 * math.pi * (300 + 900 * time) * time) * (0.2 + time)  # rises, and grows louder
+    wave += 0.05 * torch.randn(len(time), generator=torch.Generator().manual_seed(0))
+    energies = fbank(wave)
+    again = to_wave(energies[None], RATE)[0]
+    assert len(again) == len(wave)
+    error = (fbank(again) - energies).abs()
+    assert error[2:-2].mean() < 0.5  # nats; bands differ by 2 from their mean
+    shifted = [(fbank(again.roll(HOP * k)) - energies)[2:-2].abs().mean() for k in (-1, 1)]
+    assert error[2:-2].mean() < min(shifted)
+
+
+def test_what_is_heard_is_the_clips_in_a_row():
+    audio = Audio(32, 0.64, 16, [-8.0], [4.0])
+    transform = audio.transform(train=False)
+    waves = [sound(63 * HOP + WINDOW, seed) * 0.3 for seed in range(2)]
+    batch = Batch(torch.stack([transform(Sample(wave, None)) for wave in waves]), torch.arange(2))
+    mask = RandomMask(0.5).draw(0, batch.positions, audio.grid)
+    media = audio.media(batch, mask, audio.target(batch, mask, normalize=True), normalized=True)
+    assert set(media) == {"input", "reconstruction"}
+    heard = media["input"]
+    assert heard.rate == RATE
+    assert len(heard.samples) == 2 * (63 * HOP + WINDOW + RATE // 4)
+    assert torch.allclose(heard.samples, media["reconstruction"].samples, atol=1e-2)

@@ -67,3 +67,6 @@ def test_every_pair_trains_or_says_why_not(
     assert "health:" in capsys.readouterr().out
     assert list((run / "pictures").glob("*.png"))
     assert (run / "probes.json").exists()
+    rebuilt = objective in ("mae", "simmim")
+    assert len(list((run / "pictures").glob("*.wav"))) == (2 + 2 * rebuilt if modality == "audio" else 0)
+    assert len(list((run / "pictures").glob("*.mp4"))) == (2 if modality == "video" else 0)

@@ -8,6 +8,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image as PILImage
 
 from unmask.files import written_whole
+from unmask.media import Film, Sound
 from unmask.schema import Batch
 from unmask.training.data import PretrainData
 from unmask.training.module import PretrainModule
@@ -44,22 +45,30 @@ class Pictures(L.Callback):
             return
         self._drawn = trainer.global_step
         assert isinstance(pl_module, PretrainModule)
-        sheet = draw_picture(pl_module, self._samples)
+        sheet, media = reconstruct(pl_module, self._samples)
         path = Path(trainer.default_root_dir) / "pictures" / f"step={trainer.global_step:09d}.png"
         with written_whole(path) as aside:
             PILImage.fromarray(sheet).save(aside, format="png")
+        files = {name: one.write(path.with_name(f"{path.stem}-{name}")) for name, one in media.items()}
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("reconstruction", sheet, trainer.global_step, dataformats="HWC")
+                for name, one in media.items():
+                    if isinstance(one, Sound):  # films would need moviepy there; the picture has their frames
+                        logger.experiment.add_audio(name, one.samples[None], trainer.global_step, one.rate)
             elif isinstance(logger, WandbLogger):
                 logger.log_image("reconstruction", [PILImage.fromarray(sheet)], trainer.global_step)
+                for name, one in media.items():
+                    log = logger.log_audio if isinstance(one, Sound) else logger.log_video
+                    log(name, [str(files[name])], trainer.global_step)
 
 
-def draw_picture(module: PretrainModule, samples: Batch) -> np.ndarray:
-    """(height, width, 3) uint8: what the modality makes of the objective's prediction."""
+def reconstruct(module: PretrainModule, samples: Batch) -> tuple[np.ndarray, dict[str, Sound | Film]]:
+    """What the modality makes of the objective's prediction: a picture, (height, width, 3) uint8, and what moves."""
     samples = samples.to(module.device)
     mask = module.draw_mask(samples).every(module.objective.masks_per_sample)
     with module.judged() as objective:
         prediction = objective.predict(samples, mask)
         prediction = None if prediction is None else prediction.float()
-        return objective.backbone.modality.picture(samples, mask, prediction, objective.normalize)
+        shown = (samples, mask, prediction, objective.normalize)
+        return objective.backbone.modality.picture(*shown), objective.backbone.modality.media(*shown)

@@ -15,6 +15,7 @@ from unmask.data.digits import Digits
 from unmask.data.folder import check_split
 from unmask.data.video import VideoFolder
 from unmask.errors import ConfigError
+from unmask.media import Film
 
 MOTIONS = ("right", "left", "down", "up", "clockwise", "anticlockwise", "growing", "shrinking")
 FRAMES, RATE, SIDE = 16, 10, 32  # frames, frames a second, pixels
@@ -61,7 +62,7 @@ def _write(folder: Path, split: str, clips: int) -> None:
             lines = ["path,label,split"]
             for i in range(clips):
                 motion, name = MOTIONS[i % len(MOTIONS)], f"{i:05d}.mp4"
-                encode(aside / name, draw(digits, split, i, motion))
+                Film(draw(digits, split, i, motion)[:, None], RATE).write(aside / name, enlarge=False)
                 lines.append(f"{name},{motion},{split}")
             (aside / "clips.csv").write_text("\n".join(lines) + "\n")
             try:
@@ -101,16 +102,3 @@ def draw(digits: Digits, split: str, index: int, motion: str) -> Tensor:
     grid = F.affine_grid(theta, [FRAMES, 1, SIDE, SIDE], align_corners=False)
     canvas = F.grid_sample(picture.expand(FRAMES, 1, -1, -1), grid, align_corners=False)
     return canvas[:, 0].round().clamp(0, 255).to(torch.uint8)
-
-
-def encode(path: Path, frames: Tensor) -> None:
-    """Write (T, side, side) grey uint8 frames as H.264."""
-    import av
-
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=RATE, options={"crf": "18", "threads": "1"})
-        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
-        for frame in frames:
-            rgb = frame[..., None].expand(-1, -1, 3).contiguous().numpy()
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
-        container.mux(stream.encode())

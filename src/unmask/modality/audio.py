@@ -10,10 +10,12 @@ from torch.distributions import Beta
 from torchaudio.compliance import kaldi
 
 from unmask.errors import ConfigError
+from unmask.media import Film, Sound, in_a_row
 from unmask.modality.base import Transform
 from unmask.modality.contact_sheet import contact_sheet
 from unmask.modality.patches import PatchModality, check_patch
 from unmask.modality.spectrogram import GREY, shades
+from unmask.modality.vocoder import to_wave
 from unmask.nn.patch import patchify, unpatchify
 from unmask.nn.position import sincos_2d
 from unmask.schema import Batch, Mask, Sample
@@ -105,6 +107,16 @@ class Audio(PatchModality):
             views.append(shades(self._spectrogram(self.filled(batch, mask, prediction, normalized)), energies))
             captions.append(f"reconstruction{note}")
         return contact_sheet(views, captions)
+
+    def media(self, batch: Batch, mask: Mask, prediction: Tensor | None, normalized: bool) -> dict[str, Sound | Film]:
+        """The clips one after the other: as they sound from their spectrogram, and from its reconstruction."""
+        patches = {"input": self.patches(batch)}
+        if prediction is not None:
+            patches["reconstruction"] = self.filled(batch, mask, prediction, normalized)
+        return {
+            name: in_a_row(to_wave(self._spectrogram(values) * 2 * self.std + self.mean, RATE), RATE)
+            for name, values in patches.items()
+        }
 
     def _normalize(self, batch: Batch) -> Tensor:
         return (self.values(batch) - self.mean) / (2 * self.std)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unmask.media import Film, Sound
 from unmask.nn.init import TOKEN_STD
 from unmask.schema import Batch, Mask, Output, Sample
 
@@ -122,6 +123,10 @@ class Modality(nn.Module, ABC):
             prediction: (B, H, P) the objective's reconstruction; None where it makes none.
             normalized: whether targets were normalised by each token's own mean and deviation.
         """
+
+    def media(self, batch: Batch, mask: Mask, prediction: Tensor | None, normalized: bool) -> dict[str, Sound | Film]:
+        """What can be heard or watched of the same, by name; empty where a picture says all."""
+        return {}
 
 
 def spread(x: Tensor, mask: Mask) -> Tensor:

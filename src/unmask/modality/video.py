@@ -9,6 +9,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from unmask.errors import ConfigError, nearest
 from unmask.masking.select import gather
+from unmask.media import Film, Sound
 from unmask.modality.base import Transform
 from unmask.modality.contact_sheet import contact_sheet
 from unmask.modality.patches import TARGET_EPS, PatchModality, check_patch
@@ -146,6 +147,13 @@ class Video(PatchModality):
         strips = [torch.cat(list(view[:, shown].unbind(1)), dim=-1) for view in views]
         columns = [torch.cat(list(strip), dim=-2)[None] for strip in strips]
         return contact_sheet(columns, captions)
+
+    def media(self, batch: Batch, mask: Mask, prediction: Tensor | None, normalized: bool) -> dict[str, Sound | Film]:
+        """The clips side by side; below each what was visible of it, and the reconstruction."""
+        views, _ = self.views(batch, mask, prediction, normalized)
+        rows = [torch.cat(list(view), dim=-1) for view in views]
+        fps = self.settings["fps"] * len(self.predicted) / self.settings["frames"]
+        return {"clips": Film(torch.cat(rows, dim=-2), fps)}
 
     def views(
         self, batch: Batch, mask: Mask, prediction: Tensor | None, normalized: bool
