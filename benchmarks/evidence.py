@@ -41,6 +41,8 @@ CELLS = {
     "words/simmim": "experiment=words objective=simmim",
     "words/data2vec": "experiment=words objective=data2vec",
     "words/data2vec2": "experiment=words objective=data2vec2",
+    "word_spectrograms/mae": "experiment=word_spectrograms objective=mae",
+    "moving_digits/mae": "experiment=moving_digits objective=mae",
     "docs/mlm": "experiment=docs objective=mlm",
     "docs/simmim": "experiment=docs objective=simmim",
     "docs/mae": "experiment=docs objective=mae",
@@ -51,6 +53,8 @@ DATA = {
     "digits": "handwritten digits: which one",
     "fashion": "Fashion-MNIST: which garment",
     "words": "spoken words, voices unheard before: which of 24",
+    "word_spectrograms": "their spectrograms as patches: which of 24",
+    "moving_digits": "moving digits, video: which of 8 motions",
     "docs": "paragraphs of documentation: of which package",
 }
 FEATURES = {"pretrained": "pretrained", "random": "random encoder", "raw": "raw input"}

@@ -20,6 +20,7 @@ LAYERS = [
     ["callbacks"],
     ["run"],
     ["build"],
+    ["reconstruct"],
 ]
 # Beside the stack: data knows no model, and the command line must answer before torch is loaded.
 DATA = {"errors", "address", "media", "schema", "vocabulary", "data"}

@@ -66,7 +66,7 @@ def build_pretraining(cfg: DictConfig) -> Pretraining:
         if "tau_steps" in cfg.objective
         else {}
     )
-    objective = _create(cfg.objective, backbone=backbone, **given)
+    objective = create(cfg.objective, backbone=backbone, **given)
 
     callbacks = build_callbacks(cfg, len(train), batch, steps)
     precision = resolve_precision(cfg.precision.name, _device_type(cfg))
@@ -151,14 +151,14 @@ def build_statistics(cfg: DictConfig) -> StatisticsRun:
         )
     if cfg.modality.mean is None:
         cfg.modality.mean, cfg.modality.std = [0.0], [1.0]
-    modality = _create(cfg.modality)
+    modality = create(cfg.modality)
     stream = Stream(build_source(cfg, "train"), modality.transform(train=False), cfg.seed)
     return StatisticsRun(modality, stream, cfg.data.num_workers)
 
 
 def build_sample_side(cfg: DictConfig) -> tuple[Modality, MaskStrategy]:
     """What a sample is and how it is hidden; checks that the one leaves the other something to do."""
-    modality, masking = _create(cfg.modality), _create(cfg.mask)
+    modality, masking = create(cfg.modality), create(cfg.mask)
     num_visible(math.prod(modality.grid), masking.ratio)
     masking.draw(cfg.seed, torch.zeros(1, dtype=torch.int64), modality.grid)
     return modality, masking
@@ -166,7 +166,7 @@ def build_sample_side(cfg: DictConfig) -> tuple[Modality, MaskStrategy]:
 
 def build_source(cfg: DictConfig, split: str) -> Source:
     """The samples of `train` or `test`."""
-    source = _create(cfg.data.source, split=split)
+    source = create(cfg.data.source, split=split)
     return source if cfg.data.limit is None or split != "train" else Subset(source, cfg.data.limit, cfg.seed)
 
 
@@ -204,7 +204,7 @@ def build_callbacks(cfg: DictConfig, samples: int, batch: int, steps: int) -> di
             given["every"] = max(1, every)  # a share of few steps
         if "grace" in node:
             given["grace"] = _steps(cfg, f"callbacks.{name}.grace", samples, batch, steps)
-        callbacks[str(name)] = _create(node, **given)
+        callbacks[str(name)] = create(node, **given)
     for needed in ("metrics", "progress", "checkpointing"):
         if needed not in callbacks:
             raise ConfigError(f"callbacks.{needed}=null: the run cannot do without it. Drop another callback.")
@@ -224,7 +224,7 @@ def build_loggers(cfg: DictConfig, folder: Path, start: int) -> list[Logger]:
             os.environ.setdefault("WANDB_DATA_DIR", str(folder))  # else artifacts are staged outside of the run
         elif node._target_.endswith("TensorBoardLogger"):
             given |= {"purge_step": start + 1} if start else {}  # step `start` itself is not run again
-        logger = _create(node, **given)
+        logger = create(node, **given)
         assert isinstance(logger, Logger)
         if not isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(public(cfg))
@@ -287,7 +287,7 @@ def _choose_folder(cfg: DictConfig, suffix: str) -> Path:
     return folder
 
 
-def _create(node: DictConfig, **given: Any) -> Any:
+def create(node: DictConfig, **given: Any) -> Any:
     """The object of a config node with a `_target_`; its `name` and `kind` are for people and checks.
 
     Raises:
@@ -312,7 +312,7 @@ def _arguments(node: DictConfig) -> dict[str, Any]:
 
 def _optimizer(cfg: DictConfig) -> Any:
     mine = ("base_lr", "lr", "weight_decay", "layer_decay", "decay_vectors")
-    return _create(OmegaConf.create({k: v for k, v in cfg.optimizer.items() if k not in mine}))
+    return create(OmegaConf.create({k: v for k, v in cfg.optimizer.items() if k not in mine}))
 
 
 def _encoder(cfg: DictConfig) -> Encoder:

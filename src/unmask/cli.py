@@ -31,6 +31,7 @@ FIXED = (
     "optimizer",
     "data.name",
     "data.limit",
+    "data.repeats",
     "data.global_batch_size",
     "data.batch_seconds",
     "data.bucket_steps",

@@ -96,15 +96,15 @@ class Audio(PatchModality):
 
     def picture(self, batch: Batch, mask: Mask, prediction: Tensor | None, normalized: bool) -> np.ndarray:
         """Spectrograms, low bands at the bottom: input, hidden patches in grey, reconstruction."""
-        energies = self._spectrogram(self.patches(batch))
+        energies = self.spectrogram(self.patches(batch))
         hidden = mask.is_hidden(self.grid[0] * self.grid[1])[..., None].expand(-1, -1, self.target_size)
         input_ = shades(energies, energies)
-        grey = self._spectrogram(hidden.float()).transpose(1, 2).flip(1)[:, None] > 0
+        grey = self.spectrogram(hidden.float()).transpose(1, 2).flip(1)[:, None] > 0
         views = [input_, input_.masked_fill(grey, GREY)]
         captions = ["input, log-mel", f"visible ({mask.fraction():.0%} hidden)"]
         if prediction is not None:
             note = ", mean and deviation of each hidden patch taken from the input" if normalized else ""
-            views.append(shades(self._spectrogram(self.filled(batch, mask, prediction, normalized)), energies))
+            views.append(shades(self.spectrogram(self.filled(batch, mask, prediction, normalized)), energies))
             captions.append(f"reconstruction{note}")
         return contact_sheet(views, captions)
 
@@ -114,14 +114,14 @@ class Audio(PatchModality):
         if prediction is not None:
             patches["reconstruction"] = self.filled(batch, mask, prediction, normalized)
         return {
-            name: in_a_row(to_wave(self._spectrogram(values) * 2 * self.std + self.mean, RATE), RATE)
+            name: in_a_row(to_wave(self.spectrogram(values) * 2 * self.std + self.mean, RATE), RATE)
             for name, values in patches.items()
         }
 
     def _normalize(self, batch: Batch) -> Tensor:
         return (self.values(batch) - self.mean) / (2 * self.std)
 
-    def _spectrogram(self, patches: Tensor) -> Tensor:
+    def spectrogram(self, patches: Tensor) -> Tensor:
         """(B, N, P) to (B, frames, bands)."""
         rows, columns = self.grid
         return unpatchify(patches, self.patch_size, (rows, columns))[:, 0]

@@ -1,0 +1,165 @@
+"""Show what a trained model makes of your own files, or let it fill a gap in a recording.
+
+    python -m unmask.reconstruct RUN FILE...                      pictures; WAV or MP4 of what sounds or moves
+    python -m unmask.reconstruct RUN FILE mask.ratio=0.5 seed=3   another mask
+    python -m unmask.reconstruct RUN FILE hide=1.2s-1.5s          spectrograms: fill this gap, write the repaired WAV
+
+Everything is written to the folder `reconstructions/` of the run, or to out=FOLDER.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from PIL import Image as PILImage
+from tokenizers import Tokenizer
+
+from unmask.backbone import Backbone
+from unmask.build import create
+from unmask.data.audio import read_audio
+from unmask.data.images import decode
+from unmask.data.stream import Item, collate
+from unmask.data.video import VideoFile
+from unmask.errors import BrokenSample, ConfigError
+from unmask.media import Sound
+from unmask.modality.audio import RATE, Audio
+from unmask.modality.gap import Gap
+from unmask.objective.base import Objective
+from unmask.schema import Sample
+from unmask.training.checkpoint import newest_checkpoint
+
+USAGE = "python -m unmask.reconstruct RUN FILE... [mask.ratio=0.5] [seed=0] [hide=1.2s-1.5s] [out=FOLDER]"
+SECONDS = re.compile(r"(\d+(?:\.\d+)?)s?-(\d+(?:\.\d+)?)s?")
+
+
+def main(words: list[str]) -> None:
+    """The command line."""
+    options = dict(word.split("=", 1) for word in words if re.match(r"[\w.]+=", word))
+    places = [Path(word) for word in words if not re.match(r"[\w.]+=", word)]
+    if len(places) < 2:
+        raise ConfigError(f"Give a run folder and at least one file: {USAGE}.")
+    run, files = places[0], places[1:]
+    hide, out = options.pop("hide", None), Path(options.pop("out", run / "reconstructions"))
+    cfg = load_config(run, options)
+    objective = load_objective(run, cfg)
+    out.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        written = show(objective, cfg, file, out) if hide is None else fill(objective, file, _gap(hide), out)
+        for path in written:
+            print(path)
+
+
+def load_config(run: Path, options: dict[str, str]) -> DictConfig:
+    """The run's config with some values changed.
+
+    Raises:
+        ConfigError: there is no run, or an option is none of its mask's keys or the seed.
+    """
+    if not (run / "config.yaml").is_file():
+        raise ConfigError(f"{run} holds no config.yaml. Give the folder of a run.")
+    cfg = OmegaConf.load(run / "config.yaml")
+    assert isinstance(cfg, DictConfig)
+    known = ["seed", *(f"mask.{key}" for key in cfg.mask if key not in ("name", "_target_"))]
+    for key, value in options.items():
+        if key not in known:
+            raise ConfigError(f"{key}={value}: of a trained model only {', '.join(known)} can be changed.")
+        try:
+            OmegaConf.update(cfg, key, OverridesParser.create().parse_override(f"{key}={value}").value())
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(f"{key}={value} is no value. Write a number or a list.") from error
+    return cfg
+
+
+def load_objective(run: Path, cfg: DictConfig) -> Objective:
+    """The objective as the run's newest checkpoint has it, ready to be asked.
+
+    Raises:
+        ConfigError: the run has no checkpoint, or its objective rebuilds nothing.
+    """
+    checkpoint = newest_checkpoint(run)
+    if checkpoint is None:
+        raise ConfigError(f"{run} holds no checkpoint. Give a run that has trained for a while.")
+    given = {"tau_steps": 1} if "tau_steps" in cfg.objective else {}
+    objective: Objective = create(cfg.objective, backbone=Backbone.load(run), **given)
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    objective.load_state_dict({k.removeprefix("objective."): v for k, v in state.items() if k.startswith("objective.")})
+    return objective.eval()
+
+
+def read(kind: str, file: Path, objective: Objective) -> Sample:
+    """A file as a sample of the run's modality.
+
+    Raises:
+        BrokenSample: it cannot be read.
+    """
+    settings = objective.backbone.modality.settings
+    try:
+        if kind == "images":
+            return Sample(decode(file.read_bytes(), settings["channels"]), None)
+        if kind == "videos":
+            return Sample(VideoFile(file), None)
+        if kind == "sounds":
+            return Sample(read_audio(file), None)
+        ids = Tokenizer.from_str(settings["tokenizer"]).encode(file.read_text(encoding="utf-8")).ids
+        return Sample(torch.tensor(ids), None)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise BrokenSample(str(file), str(getattr(error, "strerror", None) or error).rstrip(".")) from error
+
+
+def show(objective: Objective, cfg: DictConfig, file: Path, out: Path) -> list[Path]:
+    """Hide what the mask says, draw and write what comes out; the files written."""
+    modality, sample = objective.backbone.modality, read(cfg.modality.kind, file, objective)
+    transform = modality.transform(train=False)
+    batch = collate([Item(transform(transform.read(sample)), 0, None, ())])
+    strategy, counts = create(cfg.mask), modality.counts(batch)
+    mask = strategy.draw(cfg.seed, batch.positions, modality.grid_of(batch), counts, modality.never_hidden(batch))
+    with torch.inference_mode():
+        prediction = objective.predict(batch, mask)
+        if prediction is None:
+            raise ConfigError(
+                f"objective={cfg.objective.name} rebuilds no input. Give a run of objective=mae or simmim."
+            )
+        shown = (batch, mask, prediction.float(), objective.normalize)
+        sheet, media = modality.picture(*shown), modality.media(*shown)
+    picture = out / f"{file.stem}.png"
+    PILImage.fromarray(sheet).save(picture)
+    return [picture, *(one.write(out / f"{file.stem}-{name}") for name, one in media.items())]
+
+
+def fill(objective: Objective, file: Path, seconds: tuple[float, float], out: Path) -> list[Path]:
+    """Let the model fill a gap in a recording, and say how far it is from what was there."""
+    audio = objective.backbone.modality
+    if not isinstance(audio, Audio):
+        raise ConfigError("hide= fills gaps in spectrograms. Give a run of modality=audio objective=mae.")
+    wave = read("sounds", file, objective).value
+    gap = Gap(audio, wave, *seconds)
+    with torch.inference_mode():
+        prediction = objective.predict(gap.batch, gap.mask)
+    if prediction is None:
+        raise ConfigError("hide= needs an objective that rebuilds its input. Give a run of objective=mae or simmim.")
+    repaired = gap.fill(prediction.float(), objective.normalize)
+    if not gap.silent:
+        print("mean distance from what was there, decibels a band and frame:")
+        for name, distance in gap.distances(prediction.float(), objective.normalize).items():
+            print(f"  {name:<34}{distance:6.1f}")
+    return [Sound(repaired, RATE).write(out / f"{file.stem}-repaired")]
+
+
+def _gap(words: str) -> tuple[float, float]:
+    """`1.2s-1.5s` as seconds."""
+    match = SECONDS.fullmatch(words)
+    if not match or float(match[1]) >= float(match[2]):
+        raise ConfigError(f"hide={words} is no stretch of time. Write it as hide=1.2s-1.5s.")
+    return float(match[1]), float(match[2])
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (ConfigError, BrokenSample, OSError) as error:
+        sys.exit(f"error: {error}")
