@@ -20,6 +20,7 @@ from unmask.media import Film
 MOTIONS = ("right", "left", "down", "up", "clockwise", "anticlockwise", "growing", "shrinking")
 FRAMES, RATE, SIDE = 16, 10, 32  # frames, frames a second, pixels
 TRAVEL, TURN, GROWTH = 12.0, math.pi / 2, 2.0  # pixels, radians and times, over a whole clip
+SIZES, OFFSET = (10, 14), 6  # pixels: of a digit, and how far off the middle it may be in the middle of a clip
 
 
 class MovingDigits(VideoFolder):
@@ -41,7 +42,7 @@ class MovingDigits(VideoFolder):
     def __init__(self, cache: str | Path, split: str = "train", train_clips: int = 2000, test_clips: int = 400) -> None:
         check_split(split)
         clips = train_clips if split == "train" else test_clips
-        identity = repr((split, clips, MOTIONS, FRAMES, RATE, SIDE, TRAVEL, TURN, GROWTH))
+        identity = repr((split, clips, MOTIONS, FRAMES, RATE, SIDE, TRAVEL, TURN, GROWTH, SIZES, OFFSET))
         digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
         folder = Path(cache).expanduser().absolute() / f"moving_digits_{split}-{digest}"
         if not folder.exists():
@@ -84,8 +85,8 @@ def draw(digits: Digits, split: str, index: int, motion: str) -> Tensor:
         return low + (high - low) * address(0, f"moving digits {split}", index, word) / 2**64
 
     picture = digits.images[address(0, f"moving digits {split}", index, 0) % len(digits)].float()
-    angle, size = uniform(1, -math.pi, math.pi), uniform(2, 12, 16)
-    centre = torch.tensor([uniform(3, -3, 3), uniform(4, -3, 3)])
+    angle, size = uniform(1, -math.pi, math.pi), uniform(2, *SIZES)
+    centre = torch.tensor([uniform(word, -OFFSET, OFFSET) for word in (3, 4)])
     phase = torch.linspace(-0.5, 0.5, FRAMES)  # zero in the middle of the clip
     direction = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}.get(motion, (0, 0))
     x, y = (centre[axis] + direction[axis] * TRAVEL * phase for axis in (0, 1))
