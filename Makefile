@@ -34,6 +34,7 @@ check: $(READY) ## lint, format, types, direction of imports
 bench: $(READY) ## train steps beside transformers, and the time to the first step
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/data2vec_step.py
+	$(BIN)/python benchmarks/hiding_pays.py
 	$(BIN)/python benchmarks/start_up.py
 
 evidence: $(READY) data-fashion ## the README's table of what learns: what is missing of it, hours
