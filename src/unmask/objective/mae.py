@@ -1,9 +1,12 @@
 """Masked autoencoder: encode what is visible, reconstruct what is hidden (arXiv 2111.06377)."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from unmask.backbone import Backbone
 from unmask.nn.decoder import TransformerDecoder
+from unmask.nn.local_decoder import LocalDecoder
 from unmask.objective.base import Objective
 from unmask.schema import Batch, Mask, Output
 
@@ -16,23 +19,37 @@ class MAE(Objective):
         decoder_width: W, divisible by four.
         decoder_depth: blocks.
         decoder_heads: attention heads.
+        decoder_window: tokens along each axis of the grid that a decoder's token looks at (Audio-MAE); None for all.
+        decoder_shift: by how many tokens the windows of every second block are shifted.
         normalize: predict each patch by its own mean and deviation (the paper's norm_pix_loss).
     """
 
     def __init__(
-        self, backbone: Backbone, decoder_width: int, decoder_depth: int, decoder_heads: int, normalize: bool
+        self,
+        backbone: Backbone,
+        decoder_width: int,
+        decoder_depth: int,
+        decoder_heads: int,
+        normalize: bool,
+        decoder_window: Sequence[int] | None = None,
+        decoder_shift: Sequence[int] = (2, 0),
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.normalize = normalize
         modality = backbone.modality
-        self.decoder = TransformerDecoder(
+        shape = (
             backbone.encoder.width,
             modality.position(decoder_width),
             backbone.prefix,
             decoder_depth,
             decoder_heads,
             modality.target_size,
+        )
+        self.decoder = (
+            TransformerDecoder(*shape)
+            if decoder_window is None
+            else LocalDecoder(*shape, modality.grid, decoder_window, decoder_shift)
         )
 
     def forward(self, batch: Batch, mask: Mask) -> Output:
