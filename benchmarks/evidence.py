@@ -4,7 +4,7 @@
     python benchmarks/evidence.py words/       # only cells whose name begins so
     python benchmarks/evidence.py --table      # the README's table, from what is written down
 
-A run that was broken off goes on where it was; one that is in `docs/evidence.csv` is not run again.
+A run that was broken off starts anew; one that is in `docs/evidence.csv` is not run again.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import csv
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import threading
@@ -84,19 +85,18 @@ def results() -> list[dict[str, str]]:
 
 
 def run(cell: str, seed: int, at: str) -> dict[str, object]:
-    """Train, or go on training; what the probes say at the end.
+    """Train; what the probes say at the end.
 
     Raises:
-        RuntimeError: the run failed; with its log's last lines.
+        RuntimeError: the run failed.
     """
     command, folder = f"{CELLS[cell]} seed={seed}".strip(), RUNS / cell / str(seed)
-    begun = (folder / "checkpoints").is_dir() and any((folder / "checkpoints").iterdir())
-    words = [f"resume={folder}"] if begun else [*shlex.split(command), f"run_dir={folder}", "logger=csv"]
+    shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     with (folder.parent / f"{seed}.log").open("a") as log:
         done = subprocess.run(
-            [sys.executable, "train.py", *words],
+            [sys.executable, "train.py", *shlex.split(command), f"run_dir={folder}", "logger=csv"],
             cwd=ROOT,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             stdout=log,
@@ -130,7 +130,7 @@ def run_missing(prefix: str, jobs: int) -> int:
     """Run what is not written down, each as it is done; how many failed."""
     there = {(row["cell"], int(row["seed"])) for row in results()}
     missing = [(c, s) for s in SEEDS for c in CELLS if c.startswith(prefix) and (c, s) not in there]
-    lock, failed, at = threading.Lock(), 0, commit()
+    lock, at = threading.Lock(), commit()
 
     def one(pair: tuple[str, int]) -> bool:
         try:
@@ -152,8 +152,7 @@ def run_missing(prefix: str, jobs: int) -> int:
         return True
 
     with ThreadPoolExecutor(jobs) as pool:
-        failed = sum(not good for good in pool.map(one, missing))
-    return failed
+        return sum(not good for good in pool.map(one, missing))
 
 
 def table(rows: Sequence[dict[str, str]]) -> str:
@@ -168,11 +167,10 @@ def table(rows: Sequence[dict[str, str]]) -> str:
         if not seeds:
             continue
         data, objective = cell.split("/")
-
-        def figures(features: str, seeds: list[dict[str, str]] = seeds) -> str:
-            return " / ".join(
-                _spread([float(row[f"{features}_{probe}"]) for row in seeds]) for probe in ("knn", "linear")
-            )
+        figures = [
+            " / ".join(_spread([float(row[f"{features}_{probe}"]) for row in seeds]) for probe in ("knn", "linear"))
+            for features in FEATURES
+        ]
 
         minutes = mean(float(row["seconds"]) for row in seeds) / 60
         lines.append(

@@ -41,7 +41,7 @@ def test_pictures_and_sounds_of_ones_own_files(audio_run: Path, tmp_path: Path, 
     capsys.readouterr()
     main([str(audio_run), str(tmp_path / "mine.flac"), "mask.ratio=0.5", f"out={tmp_path / 'shown'}"])
     written = [Path(line) for line in capsys.readouterr().out.splitlines()]
-    assert [path.name for path in written] == ["mine.png", "mine-input.wav", "mine-reconstruction.wav"]
+    assert [path.name for path in written] == ["mine-picture.png", "mine-input.wav", "mine-reconstruction.wav"]
     assert PILImage.open(written[0]).size[1] > 100
     assert soundfile.info(written[1]).duration > 0.6
 
@@ -61,7 +61,7 @@ def test_other_modalities_draw(train: Train, tmp_path: Path, modality: str, caps
         file.write_text("the wave of the tree, and of the sea")
     capsys.readouterr()
     main([str(run), str(file)])
-    assert capsys.readouterr().out.splitlines() == [str(run / "reconstructions" / "mine.png")]
+    assert capsys.readouterr().out.splitlines() == [str(run / "reconstructions" / "mine-picture.png")]
 
 
 def test_a_gap_is_filled_and_nothing_else_is_touched(
@@ -124,3 +124,13 @@ def test_mistakes_get_a_sentence(audio_run: Path, tmp_path: Path):
         main([str(tmp_path), str(tmp_path / "a.wav")])
     with pytest.raises(ConfigError, match="at least one file"):
         main([str(audio_run)])
+
+
+def test_what_fills_a_short_clip_up_is_no_sound():
+    audio, wave = Audio(32, 0.64, 16, [-5.0], [4.0]), tones(0.4)
+    gap = Gap(audio, wave, 0.25, 0.35)
+    energies = fbank(wave - wave.mean())
+    bridged = gap._bridged()[0, : len(energies)]
+    assert (bridged.mean(1) < energies.mean(1).max() + 1).all()
+    with pytest.raises(ConfigError, match="hides all"):
+        Gap(audio, wave, 0.0, 0.4)

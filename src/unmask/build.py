@@ -91,6 +91,8 @@ def build_pretraining(cfg: DictConfig) -> Pretraining:
         raise ConfigError(f"optimizer: {error}. See conf/optimizer/{cfg.optimizer.name}.yaml.") from error
     buckets = None if cfg.data.get("batch_seconds") is None else Buckets(_seconds(cfg, train), cfg.data.bucket_steps)
     repeats = cfg.data.get("repeats", 1)
+    if buckets is not None and repeats > 1:
+        raise ConfigError("data.repeats does not go with data.batch_seconds, which sorts single samples. Drop one.")
     data = PretrainData(train, test, modality, cfg.seed, batch, cfg.data.num_workers, buckets, repeats)
     checkpoint = newest_checkpoint(folder) if cfg.resume else None
     start = _step_of(checkpoint)

@@ -187,7 +187,7 @@ def _check_same_run(cfg: DictConfig) -> None:
         if OmegaConf.is_dict(before):
             pairs = [(f"{key}.{name}", before.get(name), now.get(name)) for name in {**before, **now}]
         for name, old, new in pairs:
-            if old != new and name != "optimizer.fused":
+            if old != new and name not in ("optimizer.fused", "modality.kind"):
                 raise ConfigError(
                     f"{name} was {old} in {cfg.resume} and would become {new}: that is another run. "
                     "Leave it as it was, or start a new run without resume=."

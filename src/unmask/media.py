@@ -24,7 +24,7 @@ class Sound(NamedTuple):
 
     def write(self, stem: Path) -> Path:
         """Write `stem`.wav, quieter where it would clip; its path."""
-        path = stem.with_suffix(".wav")
+        path = stem.with_name(f"{stem.name}.wav")
         loudest = self.samples.abs().max().clamp(min=1.0)
         soundfile.write(path, (self.samples / loudest).cpu().numpy(), self.rate, "PCM_16", format="WAV")
         return path
@@ -45,7 +45,7 @@ class Film(NamedTuple):
         """Write `stem`.mp4, if wanted with small frames enlarged; its path."""
         import av  # only who has videos pays for it
 
-        path = stem.with_suffix(".mp4")
+        path = stem.with_name(f"{stem.name}.mp4")
         zoom = max(1, LEAST_SIDE // min(self.frames.shape[2:])) if enlarge else 1
         large = self.frames.expand(-1, 3, -1, -1).repeat_interleave(zoom, -2).repeat_interleave(zoom, -1)
         large = large[..., : large.shape[-2] // 2 * 2, : large.shape[-1] // 2 * 2]  # H.264 wants even sides

@@ -45,6 +45,9 @@ def main(words: list[str]) -> None:
         raise ConfigError(f"Give a run folder and at least one file: {USAGE}.")
     run, files = places[0], places[1:]
     hide, out = options.pop("hide", None), Path(options.pop("out", run / "reconstructions"))
+    twice = next((file for i, file in enumerate(files) if file.stem in {other.stem for other in files[:i]}), None)
+    if twice is not None:
+        raise ConfigError(f"{twice}: another file has this name, and one would overwrite the other. Give one.")
     cfg = load_config(run, options)
     objective = load_objective(run, cfg)
     out.mkdir(parents=True, exist_ok=True)
@@ -64,6 +67,8 @@ def load_config(run: Path, options: dict[str, str]) -> DictConfig:
         raise ConfigError(f"{run} holds no config.yaml. Give the folder of a run.")
     cfg = OmegaConf.load(run / "config.yaml")
     assert isinstance(cfg, DictConfig)
+    if "kind" not in cfg.modality:
+        raise ConfigError(f"{run} is of an older version. Look at it with that one.")
     known = ["seed", *(f"mask.{key}" for key in cfg.mask if key not in ("name", "_target_"))]
     for key, value in options.items():
         if key not in known:
@@ -126,7 +131,7 @@ def show(objective: Objective, cfg: DictConfig, file: Path, out: Path) -> list[P
             )
         shown = (batch, mask, prediction.float(), objective.normalize)
         sheet, media = modality.picture(*shown), modality.media(*shown)
-    picture = out / f"{file.stem}.png"
+    picture = out / f"{file.stem}-picture.png"
     PILImage.fromarray(sheet).save(picture)
     return [picture, *(one.write(out / f"{file.stem}-{name}") for name, one in media.items())]
 

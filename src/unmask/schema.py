@@ -36,6 +36,10 @@ class Clip(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Let go of the file."""
+        ...
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -101,7 +105,8 @@ class Mask:
 
     def fraction(self, real: Tensor | None = None) -> Tensor:
         """Scalar: hidden tokens over all real ones of the rows; None where no row is padded."""
-        hidden = torch.tensor(self.hidden.numel()) if self.counted is None else self.counted.sum()
+        counted = self.counted
+        hidden = self.hidden.new_tensor(self.hidden.numel()) if counted is None else counted.sum()
         return hidden / (self.hidden.numel() + self.visible.numel() if real is None else real)
 
     def is_hidden(self, tokens: int) -> Tensor:

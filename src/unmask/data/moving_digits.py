@@ -13,7 +13,7 @@ from torch import Tensor
 from unmask.address import address
 from unmask.data.digits import Digits
 from unmask.data.folder import check_split
-from unmask.data.video import VideoFolder
+from unmask.data.video import VideoFolder, need_av
 from unmask.errors import ConfigError
 from unmask.media import Film
 
@@ -41,6 +41,7 @@ class MovingDigits(VideoFolder):
 
     def __init__(self, cache: str | Path, split: str = "train", train_clips: int = 2000, test_clips: int = 400) -> None:
         check_split(split)
+        need_av()
         clips = train_clips if split == "train" else test_clips
         identity = repr((split, clips, MOTIONS, FRAMES, RATE, SIDE, TRAVEL, TURN, GROWTH, SIZES, OFFSET))
         digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
@@ -63,7 +64,7 @@ def _write(folder: Path, split: str, clips: int) -> None:
             lines = ["path,label,split"]
             for i in range(clips):
                 motion, name = MOTIONS[i % len(MOTIONS)], f"{i:05d}.mp4"
-                Film(draw(digits, split, i, motion)[:, None], RATE).write(aside / name, enlarge=False)
+                Film(draw(digits, split, i, motion)[:, None], RATE).write(aside / Path(name).stem, enlarge=False)
                 lines.append(f"{name},{motion},{split}")
             (aside / "clips.csv").write_text("\n".join(lines) + "\n")
             try:

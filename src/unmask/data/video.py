@@ -18,8 +18,9 @@ try:
 except ImportError:  # it is an extra
     av = None  # type: ignore[assignment]
 
-SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ogv", ".gif")
+SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".ogv", ".gif")  # MPEG-PS has no reliable times
 COLUMNS = ("path", "label", "split")
+BACK = (0.0, 2.0, 10.0)  # seconds before what is wanted that are sought in turn, and then the beginning
 EARLY = 1e-3  # seconds: times are rounded in files, so a frame may begin a little after it is said to
 
 
@@ -37,14 +38,18 @@ class VideoFile:
     """
 
     def __init__(self, path: str | Path) -> None:
+        need_av()
         self._path = str(path)
         try:
             self._container = av.open(self._path, metadata_errors="ignore")
         except (av.error.FFmpegError, ValueError) as error:
             raise BrokenSample(self._path, _reason(error)) from error
-        if not self._container.streams.video:
-            raise BrokenSample(self._path, "there is no video in it")
+        if not self._container.streams.video or self._container.streams.video[0].codec_context is None:
+            reason = "there is no decoder for it" if self._container.streams.video else "there is no video in it"
+            self._container.close()
+            raise BrokenSample(self._path, reason)
         stream = self._stream = self._container.streams.video[0]
+        self._moved = False
         stream.codec_context.thread_count = 1  # loader processes are the parallelism
         self._colours = av.video.reformatter.VideoReformatter()  # kept: making one costs more than small frames
         self._tick = float(stream.time_base or 1)
@@ -57,8 +62,8 @@ class VideoFile:
     def frames(self, times: Sequence[float]) -> Tensor:
         """What is shown at each of these seconds, uint8 (T, 3, height, width), upright.
 
-        Decodes from the last key frame before the first time to the last time. Where the video is over, or a time
-        lies before its first frame, the nearest frame stands in.
+        Decodes from a key frame before the first time to the last time. Where the video is over, or a time lies before
+        its first frame, the nearest frame stands in.
 
         Args:
             times: ascending.
@@ -66,29 +71,38 @@ class VideoFile:
         Raises:
             BrokenSample: there is no frame to decode, or decoding fails.
         """
+        try:
+            for seconds in (*(times[0] - back for back in BACK if back < times[0]), 0.0):
+                shown = self._decode(times, seconds)
+                if shown:
+                    return torch.stack(shown)
+        except (av.error.FFmpegError, ValueError, RuntimeError) as error:  # the last where frames change their size
+            raise BrokenSample(self._path, _reason(error)) from error
+        raise BrokenSample(self._path, "there is no frame in it")
+
+    def _decode(self, times: Sequence[float], seconds: float) -> list[Tensor]:
+        """The frames from a seek to so many seconds on; none where that led behind the first time, or to the end."""
+        if seconds > 0 or self._moved:
+            self._container.seek(self._start + int(seconds / self._tick), stream=self._stream)
+        self._moved = True
         shown: list[Tensor] = []
         latest, pixels = None, torch.empty(0)
-        try:
-            if times[0] > 0:
-                self._container.seek(self._start + int(times[0] / self._tick), stream=self._stream)
-            for frame in self._container.decode(self._stream):
-                if frame.pts is None:
-                    raise BrokenSample(self._path, "its frames have no times")
-                now = (frame.pts - self._start) * self._tick
-                if latest is not None and now > times[len(shown)] + EARLY:
-                    pixels = self._upright(latest)
-                    while len(shown) < len(times) and now > times[len(shown)] + EARLY:
-                        shown.append(pixels)
-                latest = frame
-                if len(shown) == len(times):
-                    break
-            if latest is None:
-                raise BrokenSample(self._path, "there is no frame in it")
-            if len(shown) < len(times):
-                shown += [self._upright(latest)] * (len(times) - len(shown))
-        except (av.error.FFmpegError, ValueError) as error:
-            raise BrokenSample(self._path, _reason(error)) from error
-        return torch.stack(shown)
+        for frame in self._container.decode(self._stream):
+            if frame.pts is None:
+                raise BrokenSample(self._path, "its frames have no times")
+            now = (frame.pts - self._start) * self._tick
+            if latest is None and now > times[0] + EARLY and seconds > 0:
+                return []  # some formats seek to the next key frame, or near it
+            if latest is not None and now > times[len(shown)] + EARLY:
+                pixels = self._upright(latest)
+                while len(shown) < len(times) and now > times[len(shown)] + EARLY:
+                    shown.append(pixels)
+            latest = frame
+            if len(shown) == len(times):
+                break
+        if latest is not None and len(shown) < len(times):
+            shown += [self._upright(latest)] * (len(times) - len(shown))
+        return shown
 
     def _upright(self, frame: "av.VideoFrame") -> Tensor:
         """uint8 (3, height, width), turned as the file says."""
@@ -116,8 +130,7 @@ class VideoFolder:
 
     def __init__(self, root: str | Path, split: str = "train") -> None:
         check_split(split)
-        if av is None:
-            raise ConfigError("data: videos are decoded by PyAV, which is missing. Run `pip install 'unmask[video]'`.")
+        need_av()
         self._root = Path(root).expanduser().absolute()
         if self._root.suffix == ".csv":
             listing = _read_list(self._root, split)
@@ -133,6 +146,12 @@ class VideoFolder:
         """The open video, and its label. Raises BrokenSample if it cannot be opened."""
         video = VideoFile(self._root / self._paths[index])
         return Sample(video, self._labels[index] if self.classes else None)
+
+
+def need_av() -> None:
+    """Raise ConfigError where PyAV is missing."""
+    if av is None:
+        raise ConfigError("data: videos are decoded by PyAV, which is missing. Run `pip install 'unmask[video]'`.")
 
 
 def _read_list(path: Path, split: str) -> Listing:
@@ -163,8 +182,10 @@ def _read_list(path: Path, split: str) -> Listing:
     if "split" in header:
         chosen = [row for row in rows if row["split"] == split]
     else:
-        groups = [[row for row in rows if row.get("label") == name] for name in classes or (None,)]
-        chosen = [row for group in groups for row in share(group, split, flat=not classes)]
+        groups: dict[str, list[dict[str, str]]] = {name: [] for name in classes or ("",)}
+        for row in rows:
+            groups[row.get("label", "")].append(row)
+        chosen = [row for group in groups.values() for row in share(group, split, flat=not classes)]
     if not chosen:
         raise ConfigError(f"data.root={path} lists nothing to {split} on. Add lines.")
     paths = Strings()

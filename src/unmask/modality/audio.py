@@ -53,7 +53,7 @@ class Audio(PatchModality):
         roll_gain: bool = False,
     ) -> None:
         check_patch("modality.patch_size", patch_size, "the bands", BANDS)
-        if mean is None or std is None:
+        if not mean or not std:
             raise ConfigError(
                 "data.mean and data.std are not set: mean and deviation of the log energies of these sounds. "
                 "Measure them with data_statistics=true beside the same words, and give both."

@@ -16,16 +16,16 @@ class Transform(ABC):
     """From a source's sample to a row of `Batch.inputs`; picklable; random through torch's global generator."""
 
     def read(self, sample: Sample) -> Sample:
-        """What is done once where a sample is seen several times in a row, each time changed by another call."""
-        return sample
-
-    @abstractmethod
-    def __call__(self, sample: Sample) -> Tensor:
-        """The row, from what `read` made.
+        """What is done once where a sample is seen several times in a row, each time changed by another call.
 
         Raises:
             BrokenSample: the sample turns out to be broken.
         """
+        return sample
+
+    @abstractmethod
+    def __call__(self, sample: Sample) -> Tensor:
+        """The row, from what `read` made."""
 
 
 class Modality(nn.Module, ABC):

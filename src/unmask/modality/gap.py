@@ -45,9 +45,10 @@ class Gap:
         self.silent = not wave[first:last].any()
         self.batch = Batch(self._energies(silenced), torch.zeros(1, dtype=torch.int64))
         frames = torch.arange(audio.frames) * HOP + begin
-        touched = (frames < last) & (frames + WINDOW > first)
-        rows = touched.view(audio.grid[0], -1).any(1)
-        if rows.all():
+        self._real = frames + WINDOW <= len(wave)  # the rest is filling, and loud
+        touched = (frames < last) & (frames + WINDOW > first) & self._real
+        rows, audible = (x.view(audio.grid[0], -1).any(1) for x in (touched, self._real))
+        if not (audible & ~rows).any() or not (self._real & ~touched).any():
             raise ConfigError(
                 f"hide={start}s-{stop}s hides all of the {samples / RATE:.2f} s that the model hears. Hide less."
             )
@@ -99,7 +100,9 @@ class Gap:
         if normalized:
             bridged = replace(self.batch, inputs=self._bridged())
             mean, _ = moments(gather(audio.patches(bridged), self.mask.hidden))
-            _, deviation = moments(gather(patches, self.mask.visible))
+            whole = self._real.view(audio.grid[0], -1).all(1)[:, None].expand(audio.grid).flatten()
+            seen = whole & ~self.mask.is_hidden(len(whole))[0]
+            _, deviation = moments(patches[:, seen] if seen.any() else gather(patches, self.mask.visible))
             prediction = prediction * deviation.mean() + mean
         index = self.mask.hidden[:, :, None].expand_as(prediction)
         filled = audio.spectrogram(patches.scatter(1, index, prediction)) * 2 * audio.std + audio.mean
@@ -110,7 +113,7 @@ class Gap:
         touched = self._frames.nonzero().flatten()
         before, after = int(touched[0]) - 1, int(touched[-1]) + 1
         energies = self.batch.inputs.clone()
-        ends = [energies[0, i] for i in (before, after) if 0 <= i < energies.shape[1]]
+        ends = [energies[0, i] for i in (before, after) if 0 <= i < len(self._real) and self._real[i]]
         share = ((touched - before) / (after - before))[:, None]
         energies[0, touched] = torch.lerp(ends[0], ends[-1], share)
         return energies

@@ -53,9 +53,9 @@ class Image(PatchModality):
         height_width = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
         for side in height_width:
             check_patch("modality.patch_size", patch_size, "data.image_size", side)
-        if not len(mean) == len(std) == channels:
+        if not len(mean or ()) == len(std or ()) == channels:
             raise ConfigError(
-                f"data.mean has {len(mean)} and data.std {len(std)} numbers for data.channels={channels}. "
+                f"data.mean has {len(mean or ())} and data.std {len(std or ())} numbers for data.channels={channels}. "
                 "Give one of each for every channel."
             )
         grid = (height_width[0] // patch_size, height_width[1] // patch_size)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
@@ -19,6 +20,7 @@ from unmask.schema import Batch, Clip, Mask, Sample
 
 POSITIONS = ("sincos", "interleaved")
 NORMS = ("patch", "channel")
+RAW_VALUES = 50_000  # of a clip: thousands of clips have to fit into memory
 SHOWN = 8  # frames of a clip on a picture
 
 
@@ -76,9 +78,9 @@ class Video(PatchModality):
                     f"modality.{key}={value}: there is no such option.{nearest(value, options)} "
                     f"Choose one of {', '.join(options)}."
                 )
-        if not len(mean) == len(std) == channels:
+        if not len(mean or ()) == len(std or ()) == channels:
             raise ConfigError(
-                f"data.mean has {len(mean)} and data.std {len(std)} numbers for data.channels={channels}. "
+                f"data.mean has {len(mean or ())} and data.std {len(std or ())} numbers for data.channels={channels}. "
                 "Give one of each for every channel."
             )
         self._positions = positions
@@ -137,8 +139,11 @@ class Video(PatchModality):
         return (patches - mean) / deviation
 
     def raw_features(self, batch: Batch) -> Tensor:
-        """All normalised pixels in a row."""
-        return self._normalize(batch.inputs).flatten(1)
+        """All normalised pixels in a row; of large clips the mean of each channel over each patch of each frame."""
+        video = self._normalize(batch.inputs)
+        if video[0].numel() > RAW_VALUES:
+            video = F.avg_pool2d(video.flatten(0, 1), self.patch_size).view(len(video), -1)
+        return video.flatten(1)
 
     def picture(self, batch: Batch, mask: Mask, prediction: Tensor | None, normalized: bool) -> np.ndarray:
         """Some frames of each clip from left to right, clips below each other: input, visible, reconstruction."""
@@ -221,7 +226,10 @@ class VideoTransform(Transform):
         clip: Clip = sample.value
         surplus = max(0.0, clip.seconds - self.frames / self.fps)
         start = surplus * (float(torch.rand(())) if self.random else 0.5)
-        return Sample(clip.frames([start + i / self.fps for i in range(self.frames)]), sample.label)
+        try:
+            return Sample(clip.frames([start + i / self.fps for i in range(self.frames)]), sample.label)
+        finally:
+            clip.close()
 
     def __call__(self, sample: Sample) -> Tensor:
         """uint8 (T, C, H, W); all frames are cropped alike."""
