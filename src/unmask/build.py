@@ -7,17 +7,19 @@ import os
 import warnings
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning.pytorch as L
 import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from unmask.backbone import Backbone
 from unmask.callbacks.checkpointing import Checkpointing
@@ -30,6 +32,7 @@ from unmask.modality.base import Modality
 from unmask.modality.speech import RATE
 from unmask.nn.block import Style
 from unmask.nn.encoder import Encoder
+from unmask.objective.base import Objective
 from unmask.run import MaskAuditRun, Pretraining, StatisticsRun
 from unmask.training.checkpoint import AtomicCheckpointIO, newest_checkpoint
 from unmask.training.csv_logger import CSVLogger
@@ -66,7 +69,7 @@ def build_pretraining(cfg: DictConfig) -> Pretraining:
         if "tau_steps" in cfg.objective
         else {}
     )
-    objective = create(cfg.objective, backbone=backbone, **given)
+    objective = _create(cfg.objective, backbone=backbone, **given)
 
     callbacks = build_callbacks(cfg, len(train), batch, steps)
     precision = resolve_precision(cfg.precision.name, _device_type(cfg))
@@ -153,14 +156,59 @@ def build_statistics(cfg: DictConfig) -> StatisticsRun:
         )
     if cfg.modality.mean is None:
         cfg.modality.mean, cfg.modality.std = [0.0], [1.0]
-    modality = create(cfg.modality)
+    modality = _create(cfg.modality)
     stream = Stream(build_source(cfg, "train"), modality.transform(train=False), cfg.seed)
     return StatisticsRun(modality, stream, cfg.data.num_workers)
 
 
+class Trained(NamedTuple):
+    """A run to ask.
+
+    Attributes:
+        objective: as its newest checkpoint has it, in eval mode.
+        masking: its strategy.
+        kind: of samples: images, videos, sounds or texts.
+        seed: of masks.
+    """
+
+    objective: Objective
+    masking: MaskStrategy
+    kind: str
+    seed: int
+
+
+def build_trained(run: Path, options: dict[str, str]) -> Trained:
+    """A run as its newest checkpoint has it, with `seed` or keys of its mask changed.
+
+    Raises:
+        ConfigError: there is no run, it has no checkpoint, or an option is not possible.
+    """
+    if not (run / "config.yaml").is_file():
+        raise ConfigError(f"{run} holds no config.yaml. Give the folder of a run.")
+    cfg = OmegaConf.load(run / "config.yaml")
+    if "kind" not in cfg.modality:
+        raise ConfigError(f"{run} is of an older version. Look at it with that one.")
+    known = ["seed", *(f"mask.{key}" for key in cfg.mask if key not in ("name", "_target_"))]
+    for key, value in options.items():
+        if key not in known:
+            raise ConfigError(f"{key}={value}: of a trained model only {', '.join(known)} can be changed.")
+        try:
+            OmegaConf.update(cfg, key, OverridesParser.create().parse_override(f"{key}={value}").value())
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(f"{key}={value} is no value. Write a number or a list.") from error
+    checkpoint = newest_checkpoint(run)
+    if checkpoint is None:
+        raise ConfigError(f"{run} holds no checkpoint. Give a run that has trained for a while.")
+    given = {"tau_steps": 1} if "tau_steps" in cfg.objective else {}
+    objective: Objective = _create(cfg.objective, backbone=Backbone.load(run), **given)
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    objective.load_state_dict({k.removeprefix("objective."): v for k, v in state.items() if k.startswith("objective.")})
+    return Trained(objective.eval(), _create(cfg.mask), cfg.modality.kind, cfg.seed)
+
+
 def build_sample_side(cfg: DictConfig) -> tuple[Modality, MaskStrategy]:
     """What a sample is and how it is hidden; checks that the one leaves the other something to do."""
-    modality, masking = create(cfg.modality), create(cfg.mask)
+    modality, masking = _create(cfg.modality), _create(cfg.mask)
     num_visible(math.prod(modality.grid), masking.ratio)
     masking.draw(cfg.seed, torch.zeros(1, dtype=torch.int64), modality.grid)
     return modality, masking
@@ -168,7 +216,7 @@ def build_sample_side(cfg: DictConfig) -> tuple[Modality, MaskStrategy]:
 
 def build_source(cfg: DictConfig, split: str) -> Source:
     """The samples of `train` or `test`."""
-    source = create(cfg.data.source, split=split)
+    source = _create(cfg.data.source, split=split)
     return source if cfg.data.limit is None or split != "train" else Subset(source, cfg.data.limit, cfg.seed)
 
 
@@ -206,7 +254,7 @@ def build_callbacks(cfg: DictConfig, samples: int, batch: int, steps: int) -> di
             given["every"] = max(1, every)  # a share of few steps
         if "grace" in node:
             given["grace"] = _steps(cfg, f"callbacks.{name}.grace", samples, batch, steps)
-        callbacks[str(name)] = create(node, **given)
+        callbacks[str(name)] = _create(node, **given)
     for needed in ("metrics", "progress", "checkpointing"):
         if needed not in callbacks:
             raise ConfigError(f"callbacks.{needed}=null: the run cannot do without it. Drop another callback.")
@@ -226,7 +274,7 @@ def build_loggers(cfg: DictConfig, folder: Path, start: int) -> list[Logger]:
             os.environ.setdefault("WANDB_DATA_DIR", str(folder))  # else artifacts are staged outside of the run
         elif node._target_.endswith("TensorBoardLogger"):
             given |= {"purge_step": start + 1} if start else {}  # step `start` itself is not run again
-        logger = create(node, **given)
+        logger = _create(node, **given)
         assert isinstance(logger, Logger)
         if not isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(public(cfg))
@@ -289,7 +337,7 @@ def _choose_folder(cfg: DictConfig, suffix: str) -> Path:
     return folder
 
 
-def create(node: DictConfig, **given: Any) -> Any:
+def _create(node: DictConfig, **given: Any) -> Any:
     """The object of a config node with a `_target_`; its `name` and `kind` are for people and checks.
 
     Raises:
@@ -314,7 +362,7 @@ def _arguments(node: DictConfig) -> dict[str, Any]:
 
 def _optimizer(cfg: DictConfig) -> Any:
     mine = ("base_lr", "lr", "weight_decay", "layer_decay", "decay_vectors")
-    return create(OmegaConf.create({k: v for k, v in cfg.optimizer.items() if k not in mine}))
+    return _create(OmegaConf.create({k: v for k, v in cfg.optimizer.items() if k not in mine}))
 
 
 def _encoder(cfg: DictConfig) -> Encoder:

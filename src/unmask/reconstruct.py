@@ -12,15 +12,10 @@ import sys
 from pathlib import Path
 
 import torch
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from PIL import Image as PILImage
 from tokenizers import Tokenizer
 
-from unmask.backbone import Backbone
-from unmask.build import create
+from unmask.build import Trained, build_trained
 from unmask.data.audio import read_audio
 from unmask.data.images import decode
 from unmask.data.stream import Item, collate
@@ -31,7 +26,6 @@ from unmask.modality.audio import RATE, Audio
 from unmask.modality.gap import Gap
 from unmask.objective.base import Objective
 from unmask.schema import Sample
-from unmask.training.checkpoint import newest_checkpoint
 
 USAGE = "python -m unmask.reconstruct RUN FILE... [mask.ratio=0.5] [seed=0] [hide=1.2s-1.5s] [out=FOLDER]"
 SECONDS = re.compile(r"(\d+(?:\.\d+)?)s?-(\d+(?:\.\d+)?)s?")
@@ -48,52 +42,12 @@ def main(words: list[str]) -> None:
     twice = next((file for i, file in enumerate(files) if file.stem in {other.stem for other in files[:i]}), None)
     if twice is not None:
         raise ConfigError(f"{twice}: another file has this name, and one would overwrite the other. Give one.")
-    cfg = load_config(run, options)
-    objective = load_objective(run, cfg)
+    trained = build_trained(run, options)
     out.mkdir(parents=True, exist_ok=True)
     for file in files:
-        written = show(objective, cfg, file, out) if hide is None else fill(objective, file, _gap(hide), out)
+        written = show(trained, file, out) if hide is None else fill(trained.objective, file, _gap(hide), out)
         for path in written:
             print(path)
-
-
-def load_config(run: Path, options: dict[str, str]) -> DictConfig:
-    """The run's config with some values changed.
-
-    Raises:
-        ConfigError: there is no run, or an option is none of its mask's keys or the seed.
-    """
-    if not (run / "config.yaml").is_file():
-        raise ConfigError(f"{run} holds no config.yaml. Give the folder of a run.")
-    cfg = OmegaConf.load(run / "config.yaml")
-    assert isinstance(cfg, DictConfig)
-    if "kind" not in cfg.modality:
-        raise ConfigError(f"{run} is of an older version. Look at it with that one.")
-    known = ["seed", *(f"mask.{key}" for key in cfg.mask if key not in ("name", "_target_"))]
-    for key, value in options.items():
-        if key not in known:
-            raise ConfigError(f"{key}={value}: of a trained model only {', '.join(known)} can be changed.")
-        try:
-            OmegaConf.update(cfg, key, OverridesParser.create().parse_override(f"{key}={value}").value())
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(f"{key}={value} is no value. Write a number or a list.") from error
-    return cfg
-
-
-def load_objective(run: Path, cfg: DictConfig) -> Objective:
-    """The objective as the run's newest checkpoint has it, ready to be asked.
-
-    Raises:
-        ConfigError: the run has no checkpoint, or its objective rebuilds nothing.
-    """
-    checkpoint = newest_checkpoint(run)
-    if checkpoint is None:
-        raise ConfigError(f"{run} holds no checkpoint. Give a run that has trained for a while.")
-    given = {"tau_steps": 1} if "tau_steps" in cfg.objective else {}
-    objective: Objective = create(cfg.objective, backbone=Backbone.load(run), **given)
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    objective.load_state_dict({k.removeprefix("objective."): v for k, v in state.items() if k.startswith("objective.")})
-    return objective.eval()
 
 
 def read(kind: str, file: Path, objective: Objective) -> Sample:
@@ -116,19 +70,18 @@ def read(kind: str, file: Path, objective: Objective) -> Sample:
         raise BrokenSample(str(file), str(getattr(error, "strerror", None) or error).rstrip(".")) from error
 
 
-def show(objective: Objective, cfg: DictConfig, file: Path, out: Path) -> list[Path]:
+def show(trained: Trained, file: Path, out: Path) -> list[Path]:
     """Hide what the mask says, draw and write what comes out; the files written."""
-    modality, sample = objective.backbone.modality, read(cfg.modality.kind, file, objective)
+    objective, modality = trained.objective, trained.objective.backbone.modality
+    sample = read(trained.kind, file, objective)
     transform = modality.transform(train=False)
     batch = collate([Item(transform(transform.read(sample)), 0, None, ())])
-    strategy, counts = create(cfg.mask), modality.counts(batch)
-    mask = strategy.draw(cfg.seed, batch.positions, modality.grid_of(batch), counts, modality.never_hidden(batch))
+    grid, counts, spared = modality.grid_of(batch), modality.counts(batch), modality.never_hidden(batch)
+    mask = trained.masking.draw(trained.seed, batch.positions, grid, counts, spared)
     with torch.inference_mode():
         prediction = objective.predict(batch, mask)
         if prediction is None:
-            raise ConfigError(
-                f"objective={cfg.objective.name} rebuilds no input. Give a run of objective=mae or simmim."
-            )
+            raise ConfigError("This run's objective rebuilds no input. Give a run of objective=mae or simmim.")
         shown = (batch, mask, prediction.float(), objective.normalize)
         sheet, media = modality.picture(*shown), modality.media(*shown)
     picture = out / f"{file.stem}-picture.png"
