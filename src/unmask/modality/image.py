@@ -130,16 +130,19 @@ class ImageTransform(Transform):
 
     def __call__(self, sample: Sample) -> Tensor:
         """uint8 (C, h, w) to uint8 (C, H, W)."""
-        image = sample.value
-        if self.crop is not None:
-            box = self.crop.make_params([image])
-            image = image[:, box["top"] : box["top"] + box["height"], box["left"] : box["left"] + box["width"]]
-            image = v2.functional.resize(image, list(self.size), InterpolationMode.BICUBIC)
-        elif image.shape[1:] != self.size:
-            zoom = max(wanted / side for wanted, side in zip(self.size, image.shape[1:], strict=True))
-            covering = [
-                max(round(side * zoom), wanted) for side, wanted in zip(image.shape[1:], self.size, strict=True)
-            ]
-            image = v2.functional.resize(image, covering, InterpolationMode.BICUBIC)
-            image = v2.functional.center_crop(image, list(self.size))
+        image = fit(sample.value, self.size, self.crop)
         return image.flip(-1) if self.flip and torch.rand(()) < 0.5 else image
+
+
+def fit(pixels: Tensor, size: tuple[int, ...], crop: v2.RandomResizedCrop | None) -> Tensor:
+    """uint8 (..., h, w) to (..., H, W): a random crop, resized; without one resized to cover, and cut to the middle."""
+    if crop is not None:
+        box = crop.make_params([pixels])
+        pixels = pixels[..., box["top"] : box["top"] + box["height"], box["left"] : box["left"] + box["width"]]
+        return v2.functional.resize(pixels, list(size), InterpolationMode.BICUBIC)
+    if pixels.shape[-2:] == size:
+        return pixels
+    zoom = max(wanted / side for wanted, side in zip(size, pixels.shape[-2:], strict=True))
+    covering = [max(round(side * zoom), wanted) for side, wanted in zip(pixels.shape[-2:], size, strict=True)]
+    pixels = v2.functional.resize(pixels, covering, InterpolationMode.BICUBIC)
+    return v2.functional.center_crop(pixels, list(size))

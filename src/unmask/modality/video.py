@@ -6,13 +6,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms import v2
 
 from unmask.errors import ConfigError, nearest
 from unmask.masking.select import gather
 from unmask.media import Film, Sound
 from unmask.modality.base import Transform
 from unmask.modality.contact_sheet import contact_sheet
+from unmask.modality.image import fit
 from unmask.modality.patches import TARGET_EPS, PatchModality, check_patch
 from unmask.nn.patch import tubelets, untubelets
 from unmask.nn.position import sincos_3d, sincos_interleaved
@@ -233,18 +234,7 @@ class VideoTransform(Transform):
 
     def __call__(self, sample: Sample) -> Tensor:
         """uint8 (T, C, H, W); all frames are cropped alike."""
-        video = sample.value
-        if self.crop is not None:
-            box = self.crop.make_params([video])
-            video = video[..., box["top"] : box["top"] + box["height"], box["left"] : box["left"] + box["width"]]
-            video = v2.functional.resize(video, list(self.size), InterpolationMode.BICUBIC)
-        elif video.shape[2:] != self.size:
-            zoom = max(wanted / side for wanted, side in zip(self.size, video.shape[2:], strict=True))
-            covering = [
-                max(round(side * zoom), wanted) for side, wanted in zip(video.shape[2:], self.size, strict=True)
-            ]
-            video = v2.functional.resize(video, covering, InterpolationMode.BICUBIC)
-            video = v2.functional.center_crop(video, list(self.size))
+        video = fit(sample.value, self.size, self.crop)
         if self.flip and torch.rand(()) < 0.5:
             video = video.flip(-1)
         return video if self.channels == 3 else v2.functional.rgb_to_grayscale(video)
