@@ -13,7 +13,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ from torchaudio.transforms import Resample
 
 from unmask.address import Permutation, address, noise
 from unmask.data.audio import RATE
-from unmask.data.folder import check_split
+from unmask.data.folder import check_split, made_whole
 from unmask.data.sentences import SENTENCES
 from unmask.errors import BrokenSample, ConfigError
 from unmask.schema import Sample
@@ -240,31 +239,17 @@ def _utterance(
 
 
 def _synthesise(utterances: list[Utterance], folder: Path) -> None:
-    """Make the folder of a list, whole or not at all; where another process was quicker its folder stays."""
+    """Make the folder of a list."""
     if importlib.util.find_spec("espeakng_loader") is None:
         reason = "is made by espeakng-loader, which is not installed"
         raise ConfigError(f"data.source={folder.name} {reason}. Run `pip install 'unmask[speech]'`, {_RECORDINGS}.")
     print(f"Synthesising {len(utterances)} clips of speech into {folder}, once", file=sys.stderr, flush=True)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".part-", dir=folder.parent) as part:
-            aside = Path(part, folder.name)
-            aside.mkdir()
-            (aside / "utterances.json").write_text(json.dumps([u._asdict() for u in utterances]) + "\n")
-            command = [sys.executable, "-m", "unmask.data.espeak", str(aside)]
-            done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-            if done.returncode:
-                raise ConfigError(_failure(folder, done.returncode, done.stderr))
-            try:
-                aside.rename(folder)
-            except OSError:
-                if not folder.is_dir():
-                    raise
-    except OSError as error:
-        reason = f"cannot be written: {error.strerror}".lower()
-        raise ConfigError(
-            f"data.source.cache={folder.parent} {reason}. Set paths.cache to a folder that can."
-        ) from error
+    with made_whole(folder) as aside:
+        (aside / "utterances.json").write_text(json.dumps([u._asdict() for u in utterances]) + "\n")
+        command = [sys.executable, "-m", "unmask.data.espeak", str(aside)]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        if done.returncode:
+            raise ConfigError(_failure(folder, done.returncode, done.stderr))
 
 
 def _failure(folder: Path, code: int, complaint: str) -> str:

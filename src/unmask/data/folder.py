@@ -1,8 +1,10 @@
 """Files of one kind below a folder: which there are, of which class, and which are held out."""
 
 import os
+import tempfile
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -150,3 +152,30 @@ def check_split(split: str) -> None:
     """Raise ConfigError for what is neither `train` nor `test`."""
     if split not in SPLITS:
         raise ConfigError(f"data.split={split} is neither train nor test.{nearest(split, SPLITS) or ' Choose one.'}")
+
+
+@contextmanager
+def made_whole(folder: Path) -> Iterator[Path]:
+    """A folder of the same name to fill, which becomes `folder` on leaving, whole or not at all.
+
+    Where another process was quicker its folder stays.
+
+    Raises:
+        ConfigError: the cache around it cannot be written.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".part-", dir=folder.parent) as part:
+            aside = Path(part, folder.name)
+            aside.mkdir()
+            yield aside
+            try:
+                aside.rename(folder)
+            except OSError:
+                if not folder.is_dir():
+                    raise
+    except OSError as error:
+        reason = f"cannot be written: {error.strerror}".lower()
+        raise ConfigError(
+            f"data.source.cache={folder.parent} {reason}. Set paths.cache to a folder that can."
+        ) from error

@@ -3,7 +3,6 @@
 import hashlib
 import math
 import sys
-import tempfile
 from pathlib import Path
 
 import torch
@@ -12,9 +11,8 @@ from torch import Tensor
 
 from unmask.address import address
 from unmask.data.digits import Digits
-from unmask.data.folder import check_split
+from unmask.data.folder import check_split, made_whole
 from unmask.data.video import VideoFolder, need_av
-from unmask.errors import ConfigError
 from unmask.media import Film
 
 MOTIONS = ("right", "left", "down", "up", "clockwise", "anticlockwise", "growing", "shrinking")
@@ -53,30 +51,16 @@ class MovingDigits(VideoFolder):
 
 
 def _write(folder: Path, split: str, clips: int) -> None:
-    """Make the folder of a split, whole or not at all; where another process was quicker its folder stays."""
+    """Make the folder of a split."""
     print(f"Drawing {clips} clips of moving digits into {folder}, once", file=sys.stderr, flush=True)
     digits = Digits(split)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".part-", dir=folder.parent) as part:
-            aside = Path(part, folder.name)
-            aside.mkdir()
-            lines = ["path,label,split"]
-            for i in range(clips):
-                motion, name = MOTIONS[i % len(MOTIONS)], f"{i:05d}.mp4"
-                Film(draw(digits, split, i, motion)[:, None], RATE).write(aside / Path(name).stem, enlarge=False)
-                lines.append(f"{name},{motion},{split}")
-            (aside / "clips.csv").write_text("\n".join(lines) + "\n")
-            try:
-                aside.rename(folder)
-            except OSError:
-                if not folder.is_dir():
-                    raise
-    except OSError as error:
-        reason = f"cannot be written: {error.strerror}".lower()
-        raise ConfigError(
-            f"data.source.cache={folder.parent} {reason}. Set paths.cache to a folder that can."
-        ) from error
+    with made_whole(folder) as aside:
+        lines = ["path,label,split"]
+        for i in range(clips):
+            motion = MOTIONS[i % len(MOTIONS)]
+            path = Film(draw(digits, split, i, motion)[:, None], RATE).write(aside / f"{i:05d}", enlarge=False)
+            lines.append(f"{path.name},{motion},{split}")
+        (aside / "clips.csv").write_text("\n".join(lines) + "\n")
 
 
 def draw(digits: Digits, split: str, index: int, motion: str) -> Tensor:
