@@ -10,14 +10,14 @@ from tests.conftest import QUICK, make_batch
 from unmask.backbone import Backbone
 from unmask.errors import ConfigError
 from unmask.masking.random import RandomMask
-from unmask.masking.select import hide_top
-from unmask.modality.base import Modality
+from unmask.modality.audio import Audio
 from unmask.modality.image import Image
+from unmask.modality.speech import Speech
 from unmask.nn.encoder import Encoder
 from unmask.nn.hog import hog, hog_size
 from unmask.nn.patch import patchify
 from unmask.objective.simmim import SimMIM
-from unmask.schema import Batch, Mask, Output
+from unmask.schema import Batch, Mask
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.25, 0.2, 0.3]
 
@@ -125,72 +125,16 @@ def test_pixels_are_predicted_for_pictures_and_histograms_are_not():
     assert model.backbone.modality.picture(batch, mask, None, model.normalize).shape[2] == 3
 
 
-class Letters(Modality):
-    """Classes as tokens: what text is to an objective. It draws corrupted letters of its own."""
-
-    def __init__(self, width: int, count: int, letters: int) -> None:
-        super().__init__()
-        self.settings = {"width": width}
-        self.grid, self.target_size = (count,), letters
-        self.embedding = torch.nn.Embedding(letters, width)
-
-    def transform(self, train: bool):
-        raise NotImplementedError
-
-    def embed(self, batch: Batch, visible: Tensor | None = None) -> Tensor:
-        return self.embedding(batch.inputs)
-
-    def add_position(self, tokens: Tensor, visible: Tensor | None = None, real: Tensor | None = None) -> Tensor:
-        return tokens
-
-    def new_mask_token(self) -> None:
-        return None
-
-    def filling(self, batch: Batch, mask: Mask, mask_token: Tensor | None) -> Tensor:
-        assert mask_token is None
-        return self.embedding(torch.zeros_like(batch.inputs))
-
-    def position(self, width: int) -> Tensor:
-        raise NotImplementedError
-
-    def target(self, batch: Batch, mask: Mask, normalize: bool) -> Tensor:
-        return batch.inputs.gather(1, mask.hidden)
-
-    def reconstruction_loss(self, prediction: Tensor, batch: Batch, mask: Mask, normalize: bool) -> Output:
-        target = self.target(batch, mask, normalize)
-        return Output(torch.nn.functional.cross_entropy(prediction.flatten(0, 1), target.flatten()), {"mine": target})
-
-    def raw_features(self, batch: Batch) -> Tensor:
-        raise NotImplementedError
-
-    def picture(self, batch: Batch, mask: Mask, prediction: Tensor | None, normalized: bool):
-        raise NotImplementedError
-
-
-@pytest.mark.parametrize("loss", ["l1", "l2"])
-def test_where_tokens_are_classes_the_loss_is_the_modalitys_own(loss: str):
-    torch.manual_seed(0)
-    model = SimMIM(Backbone(Letters(16, 6, 5), Encoder(16, 1, 2)), "pixel", loss, normalize=False)
-    batch = Batch(torch.randint(0, 5, (3, 6)), torch.arange(3))
-    mask = hide_top(torch.rand(3, 6), visible=4)
-    out = model(batch, mask)
-    logits = model.predict(batch, mask)
-    assert logits.shape == (3, 2, 5)
-    terms = []
-    for row, hidden in enumerate(mask.hidden.tolist()):
-        for place, token in enumerate(hidden):
-            terms.append(-torch.log_softmax(logits[row, place], 0)[batch.inputs[row, token]])
-    torch.testing.assert_close(out.loss, torch.stack(terms).mean(), rtol=1e-5, atol=1e-6)
-    assert set(out.metrics) == {"mine"}
-
-
 def test_mistakes_name_the_key_and_the_way_out():
     with pytest.raises(ConfigError, match=r"objective\.target=pixels.*Did you mean pixel\?"):
         make_simmim("pixels")
     with pytest.raises(ConfigError, match=r"objective\.loss=l3.*Choose one of l1, l2"):
         make_simmim(loss="l3")
-    with pytest.raises(ConfigError, match=r"objective\.target=hog needs .* Letters has none\. Use objective\.target="):
-        SimMIM(Backbone(Letters(16, 6, 5), Encoder(16, 1, 2)), "hog", "l2", normalize=False)
+    sounds = Backbone(Audio(16, 0.64, 16, [0.0], [1.0]), Encoder(16, 1, 2))
+    with pytest.raises(ConfigError, match=r"objective\.target=hog needs .* Audio has none\. Use objective\.target="):
+        SimMIM(sounds, "hog", "l2", normalize=False)
+    with pytest.raises(ConfigError, match=r"objective=simmim .* modality=speech has none\. Use objective=mae"):
+        SimMIM(Backbone(Speech(16, 1.0), Encoder(16, 1, 2)), "pixel", "l1", normalize=False)
 
 
 @pytest.mark.parametrize("words", [[], ["objective.target=hog", "objective.loss=l2"]], ids=["simmim", "maskfeat"])

@@ -413,7 +413,7 @@ def test_data2vecs_teacher_copies_the_embeddings_and_their_norm_and_averages_the
 
 
 def test_a_language_model_needs_a_vocabulary():
-    with pytest.raises(ConfigError, match=r"objective=mlm .*modality=image has none\. Use objective=simmim\."):
+    with pytest.raises(ConfigError, match=r"objective=mlm .*modality=image has none\. Use objective=mae\."):
         MLM(make_mae().backbone)
 
 

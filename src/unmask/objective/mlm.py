@@ -28,7 +28,7 @@ class MLM(Objective):
         if not isinstance(backbone.modality, Text):
             raise ConfigError(
                 f"objective=mlm predicts words, and modality={type(backbone.modality).__name__.lower()} has none. "
-                "Use objective=simmim."
+                "Use objective=mae."
             )
         self.backbone = backbone
         width, eps = backbone.encoder.width, backbone.encoder.style.norm_eps

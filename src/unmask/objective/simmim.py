@@ -8,6 +8,7 @@ from unmask.backbone import Backbone
 from unmask.errors import ConfigError, nearest
 from unmask.masking.select import gather
 from unmask.modality.base import spread
+from unmask.modality.patches import PatchModality
 from unmask.nn.init import init_normal
 from unmask.objective.base import Objective
 from unmask.schema import Batch, Mask, Output
@@ -29,8 +30,6 @@ class HasHog(Protocol):
 class SimMIM(Objective):
     """Predict the hidden tokens' pixels (arXiv 2111.09886) or gradient histograms (MaskFeat, arXiv 2112.09133).
 
-    Where the modality's input is classes, as text's is, the loss is its own, whatever `loss` says: BERT's.
-
     Args:
         backbone: sees all places, with a mask token where hidden.
         target: `pixel`, the modality's input at the hidden tokens, or `hog`, for modalities made of pixels.
@@ -38,7 +37,7 @@ class SimMIM(Objective):
         normalize: predict each token's input by its own mean and deviation; of no effect on `hog`.
 
     Raises:
-        ConfigError: there is no such target or loss, or the modality has no gradients.
+        ConfigError: there is no such target or loss, or the modality has no patches, or no gradients.
     """
 
     def __init__(self, backbone: Backbone, target: str, loss: str, normalize: bool) -> None:
@@ -50,6 +49,11 @@ class SimMIM(Objective):
                     f"Choose one of {', '.join(options)}."
                 )
         modality = backbone.modality
+        if not isinstance(modality, PatchModality):
+            raise ConfigError(
+                f"objective=simmim predicts patches, and modality={type(modality).__name__.lower()} has none. "
+                "Use objective=mae, or for text objective=mlm."
+            )
         size = modality.target_size
         if target == "hog":
             if not isinstance(modality, HasHog):
@@ -70,8 +74,6 @@ class SimMIM(Objective):
             target = modality.hog_target(batch, mask)
         else:
             target = modality.target(batch, mask, self.normalize)
-        if not target.is_floating_point():
-            return modality.reconstruction_loss(prediction, batch, mask, self.normalize)
         prediction = prediction.float()
         error = (prediction - target).abs() if self.loss == "l1" else (prediction - target).square()
         return Output(
