@@ -8,7 +8,7 @@ from unmask.cli import command
 @command("train")
 def main(cfg: DictConfig) -> None:
     """Compose first, import torch after: help and mistakes answer at once."""
-    from unmask.build import build_mask_audit, build_pretraining, build_statistics
+    from unmask.build.pretrain import build_mask_audit, build_pretraining, build_statistics
 
     if cfg.mask_audit:
         build_mask_audit(cfg).run()

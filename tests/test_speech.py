@@ -12,7 +12,7 @@ from transformers import Data2VecAudioConfig, Data2VecAudioModel
 
 from tests.conftest import ROOT
 from unmask.backbone import Backbone
-from unmask.build import build_sample_side
+from unmask.build.pretrain import build_sample_side
 from unmask.data.stream import Item, collate
 from unmask.errors import ConfigError
 from unmask.masking.audit import as_grid

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from unmask.address import Permutation, address
-from unmask.build import build_source
+from unmask.build.training import build_source
 from unmask.data import documents
 from unmask.data.documents import Document, HFDataset, InstalledDocs, TextFiles
 from unmask.data.prose import docstrings, paragraphs

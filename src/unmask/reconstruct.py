@@ -15,7 +15,7 @@ import torch
 from PIL import Image as PILImage
 from tokenizers import Tokenizer
 
-from unmask.build import Trained, build_trained
+from unmask.build.trained import Trained, build_trained
 from unmask.data.audio import read_audio
 from unmask.data.images import decode
 from unmask.data.stream import Item, collate

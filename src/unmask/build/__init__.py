@@ -1,0 +1,1 @@
+"""From the composed config to objects: the only reader of the config."""

@@ -1,0 +1,58 @@
+"""Objects from config nodes that name what they are."""
+
+import logging
+import warnings
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from unmask.errors import ConfigError
+from unmask.nn.block import Style
+from unmask.nn.encoder import Encoder
+from unmask.training.duration import to_steps
+
+
+def create(node: DictConfig, **given: Any) -> Any:
+    """The object of a config node with a `_target_`; its `name` and `kind` are for people and checks.
+
+    Raises:
+        ConfigError: as the constructor, or for an argument that it does not take.
+    """
+    try:
+        return instantiate(arguments(node), **given)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, ConfigError):
+            raise error.__cause__ from error
+        if isinstance(error.__cause__, TypeError | ValueError | ModuleNotFoundError | AttributeError):
+            raise ConfigError(f"{node._target_}: {error.__cause__}. See the file of this option in conf/.") from error
+        raise
+
+
+def arguments(node: DictConfig) -> dict[str, Any]:
+    plain = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(plain, dict)
+    names = ("kind",) if "Logger" in plain["_target_"] else ("name", "kind")
+    return {str(key): value for key, value in plain.items() if key not in names}
+
+
+def optimizer_factory(cfg: DictConfig) -> Any:
+    mine = ("base_lr", "lr", "weight_decay", "layer_decay", "decay_vectors")
+    return create(OmegaConf.create({k: v for k, v in cfg.optimizer.items() if k not in mine}))
+
+
+def build_encoder(cfg: DictConfig) -> Encoder:
+    style = {key: value for key, value in cfg.encoder.items() if key != "name"}
+    return Encoder(cfg.model.width, cfg.model.depth, cfg.model.heads, cfg.model.mlp_ratio, Style(**style))
+
+
+def steps_of(cfg: DictConfig, key: str, samples: int, batch: int, steps: int) -> int:
+    return to_steps(key, OmegaConf.select(cfg, key), samples, batch, steps)
+
+
+def quiet() -> None:
+    """Lightning's advice that does not fit here: the stream is endless, and workers are the user's choice."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for words in ("does not have many workers", "number of training batches", "treespec", "in eval mode at the start"):
+        warnings.filterwarnings("ignore", f".*{words}.*")

@@ -1,0 +1,85 @@
+"""Where a run lies and who is told of it."""
+
+import netrc
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from omegaconf import DictConfig
+
+from unmask.build.create import create
+from unmask.training.csv_logger import CSVLogger
+from unmask.training.folder import public
+
+RUN_FOLDER = "UNMASK_RUN_FOLDER"  # tells the other ranks of a run where it lies
+
+
+def run_folder(cfg: DictConfig, suffix: str = "") -> Path:
+    """Where the run lies: as told, else by what it is and when it began."""
+    if "LOCAL_RANK" in os.environ and RUN_FOLDER in os.environ:  # another rank of a run that has its folder
+        return Path(os.environ[RUN_FOLDER])
+    folder = _choose_folder(cfg, suffix)
+    os.environ[RUN_FOLDER] = str(folder)
+    return folder
+
+
+def _choose_folder(cfg: DictConfig, suffix: str) -> Path:
+    if cfg.resume is not None or cfg.run_dir is not None:
+        return Path(cfg.resume or cfg.run_dir)
+    name = f"{cfg.objective.name}_{cfg.modality.name}_{cfg.model.name}_{cfg.mask.name}{cfg.mask.ratio * 100:g}{suffix}"
+    hydra_config = HydraConfig.get()
+    if hydra_config.mode == RunMode.MULTIRUN:
+        return Path(hydra_config.sweep.dir) / f"{hydra_config.job.num:03d}_{name}"
+    folder = Path(cfg.paths.outputs) / name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    count = 1
+    while folder.exists():  # two runs within a second
+        count += 1
+        folder = folder.with_name(f"{folder.name.partition('.')[0]}.{count}")
+    return folder
+
+
+def build_loggers(cfg: DictConfig, folder: Path, start: int) -> list[Logger]:
+    """metrics.csv always, and those of the config."""
+    loggers: list[Logger] = [CSVLogger(folder, start)]
+    for node in cfg.logger.values():
+        if node is None:
+            continue
+        given: dict[str, Any] = {"save_dir": str(folder)}
+        if node._target_.endswith("WandbLogger"):
+            given |= {"offline": not _has_wandb_key(), "id": _run_id(folder), "resume": "allow"}
+            os.environ.setdefault("WANDB_SILENT", "true")
+            os.environ.setdefault("WANDB_DATA_DIR", str(folder))  # else artifacts are staged outside of the run
+        elif node._target_.endswith("TensorBoardLogger"):
+            given |= {"purge_step": start + 1} if start else {}  # step `start` itself is not run again
+        logger = create(node, **given)
+        assert isinstance(logger, Logger)
+        if not isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(public(cfg))
+        loggers.append(logger)
+    return loggers
+
+
+def step_of(checkpoint: Path | None) -> int:
+    return 0 if checkpoint is None else int(checkpoint.stem.partition("=")[2])
+
+
+def _has_wandb_key() -> bool:
+    """Whether W&B could log in; the key itself stays where it is."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return netrc.netrc().authenticators("api.wandb.ai") is not None
+    except (FileNotFoundError, netrc.NetrcParseError):
+        return False
+
+
+def _run_id(folder: Path) -> str:
+    """One W&B run for one folder, also after a resume."""
+    path = folder / "wandb_id"
+    if not path.exists():
+        path.write_text(os.urandom(4).hex())
+    return path.read_text()

@@ -1,0 +1,143 @@
+"""What every training needs: samples, batches, steps, callbacks, the trainer."""
+
+import math
+from pathlib import Path
+
+import lightning.pytorch as L
+import numpy as np
+import torch
+from omegaconf import DictConfig
+
+from unmask.build.create import create, steps_of
+from unmask.data.source import Source
+from unmask.data.stream import Subset
+from unmask.errors import ConfigError
+from unmask.modality.speech import RATE
+from unmask.training.checkpoint import AtomicCheckpointIO
+from unmask.training.duration import to_steps
+
+
+def build_source(cfg: DictConfig, split: str) -> Source:
+    """The samples of `train` or `test`."""
+    source = create(cfg.data.source, split=split)
+    return source if cfg.data.limit is None or split != "train" else Subset(source, cfg.data.limit, cfg.seed)
+
+
+def build_batch(cfg: DictConfig, train: Source) -> int:
+    """Samples an optimiser step over all devices and accumulation; where given in seconds, as many as last so long."""
+    if cfg.data.get("batch_seconds") is None:
+        return int(cfg.data.global_batch_size)
+    mean = float(clip_seconds(cfg, train).mean())
+    if mean == 0:
+        raise ConfigError(f"data.root={cfg.data.root}: no clip in it can be read. Give a folder of whole audio files.")
+    return max(1, round(cfg.data.batch_seconds / mean))
+
+
+def build_length(cfg: DictConfig, samples: int, batch: int) -> int:
+    """Optimiser steps of the whole training."""
+    if cfg.trainer.max_steps is not None:
+        return int(cfg.trainer.max_steps)
+    steps = to_steps("trainer.duration", cfg.trainer.duration, samples, batch)
+    if steps < 1:
+        raise ConfigError(f"trainer.duration={cfg.trainer.duration} is less than one optimiser step. Train longer.")
+    return steps
+
+
+def learning_rate(cfg: DictConfig, batch: int) -> float:
+    """The applied peak: given, or base x global batch / 256 (arXiv 1706.02677, as in MAE)."""
+    if cfg.optimizer.lr is not None:
+        return float(cfg.optimizer.lr)
+    return float(cfg.optimizer.base_lr * batch / 256)
+
+
+def build_callbacks(cfg: DictConfig, samples: int, batch: int, steps: int) -> dict[str, L.Callback]:
+    """In the order of the config; `every` and `grace` become optimiser steps."""
+    callbacks = {}
+    for name, node in cfg.callbacks.items():
+        if node is None:
+            continue
+        given = {}
+        if "every" in node:
+            every = steps_of(cfg, f"callbacks.{name}.every", samples, batch, steps)
+            if every < 1 and "%" not in str(node.every):
+                raise ConfigError(f"callbacks.{name}.every={node.every} is no interval. Give at least one step.")
+            given["every"] = max(1, every)  # a share of few steps
+        if "grace" in node:
+            given["grace"] = steps_of(cfg, f"callbacks.{name}.grace", samples, batch, steps)
+        callbacks[str(name)] = create(node, **given)
+    for needed in ("metrics", "progress", "checkpointing"):
+        if needed not in callbacks:
+            raise ConfigError(f"callbacks.{needed}=null: the run cannot do without it. Drop another callback.")
+    return callbacks
+
+
+def build_trainer(
+    cfg: DictConfig, folder: Path, steps: int, precision: str, callbacks: dict[str, L.Callback]
+) -> L.Trainer:
+    """Lightning's, with what is ours switched off: its loggers come later, its checkpoints, bar and sampler never."""
+    return L.Trainer(
+        accelerator=cfg.trainer.accelerator,
+        devices=cfg.trainer.devices,
+        precision=precision,  # type: ignore[arg-type]
+        max_steps=steps,
+        max_epochs=-1,  # the stream has no end; epochs are ours to count
+        gradient_clip_val=cfg.trainer.gradient_clip,
+        detect_anomaly=cfg.trainer.detect_anomaly,
+        profiler=cfg.trainer.profiler,
+        callbacks=list(callbacks.values()),
+        logger=False,
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=folder,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+
+
+def clip_seconds(cfg: DictConfig, train: Source) -> np.ndarray:
+    """The length of each training clip, cropped."""
+    lengths = getattr(train, "lengths", None)
+    if lengths is None:
+        raise ConfigError(
+            f"data.batch_seconds={cfg.data.batch_seconds}: the samples of data={cfg.data.name} have no length in "
+            "seconds. Use data.global_batch_size."
+        )
+    return np.minimum(np.asarray(lengths) / RATE, cfg.data.crop_seconds)
+
+
+def accumulation(cfg: DictConfig, batch: int, devices: int) -> int:
+    """Micro-batches that a device goes through in an optimiser step."""
+    if cfg.data.get("batch_seconds") is not None:
+        parts = math.ceil(cfg.data.batch_seconds / (cfg.data.micro_batch_seconds or cfg.data.batch_seconds) / devices)
+        if parts * devices > batch:
+            raise ConfigError(
+                f"data.micro_batch_seconds={cfg.data.micro_batch_seconds} cuts a step of {batch} clips into "
+                f"{parts * devices} parts. Give more seconds, or a larger data.batch_seconds."
+            )
+        return parts
+    if batch % devices:
+        raise ConfigError(
+            f"data.global_batch_size={batch} cannot be shared by {devices} devices. "
+            f"Choose a multiple of {devices}, such as {math.ceil(batch / devices) * devices}."
+        )
+    micro = cfg.data.micro_batch_size or batch // devices
+    if batch % (micro * devices):
+        fitting = max(m for m in range(1, min(micro, batch // devices) + 1) if (batch // devices) % m == 0)
+        raise ConfigError(
+            f"data.micro_batch_size={micro} x {devices} device(s) does not divide data.global_batch_size={batch}. "
+            f"Choose {fitting}."
+        )
+    return int(batch // (micro * devices))
+
+
+def device_type(cfg: DictConfig) -> str:
+    if cfg.trainer.accelerator in ("gpu", "cuda"):
+        if not torch.cuda.is_available():
+            raise ConfigError(
+                f"trainer.accelerator={cfg.trainer.accelerator}: torch finds no GPU here. Use trainer.accelerator=auto."
+            )
+        return "cuda"
+    if cfg.trainer.accelerator != "auto":
+        return str(cfg.trainer.accelerator)
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
