@@ -1,8 +1,7 @@
 """Moving digits: real digits on eight paths, written to real video files once and decoded like any others."""
 
-import hashlib
 import math
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -11,12 +10,12 @@ from torch import Tensor
 
 from unmask.address import address
 from unmask.data.digits import Digits
-from unmask.data.folder import check_split, made_whole
-from unmask.data.video import VideoFolder, need_av
-from unmask.media import Film
+from unmask.data.drawn_clips import FRAMES, RATE, uniform, written_once
+from unmask.data.folder import check_split
+from unmask.data.video import VideoFolder
 
 MOTIONS = ("right", "left", "down", "up", "clockwise", "anticlockwise", "growing", "shrinking")
-FRAMES, RATE, SIDE = 16, 10, 32  # frames, frames a second, pixels
+SIDE = 32  # pixels
 TRAVEL, TURN, GROWTH = 12.0, math.pi / 2, 2.0  # pixels, radians and times, over a whole clip
 SIZES, OFFSET = (10, 14), 6  # pixels: of a digit, and how far off the middle it may be in the middle of a clip
 
@@ -39,39 +38,25 @@ class MovingDigits(VideoFolder):
 
     def __init__(self, cache: str | Path, split: str = "train", train_clips: int = 2000, test_clips: int = 400) -> None:
         check_split(split)
-        need_av()
         clips = train_clips if split == "train" else test_clips
-        identity = repr((split, clips, MOTIONS, FRAMES, RATE, SIDE, TRAVEL, TURN, GROWTH, SIZES, OFFSET))
-        digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
-        folder = Path(cache).expanduser().absolute() / f"moving_digits_{split}-{digest}"
-        if not folder.exists():
-            _write(folder, split, clips)
+        made_of = (split, clips, MOTIONS, FRAMES, RATE, SIDE, TRAVEL, TURN, GROWTH, SIZES, OFFSET)
         # One folder is one split here: none of it is held out.
-        super().__init__(folder / "clips.csv", split)
+        super().__init__(written_once(cache, "moving_digits", split, made_of, _clips(split, clips)), split)
 
 
-def _write(folder: Path, split: str, clips: int) -> None:
-    """Make the folder of a split."""
-    print(f"Drawing {clips} clips of moving digits into {folder}, once", file=sys.stderr, flush=True)
+def _clips(split: str, count: int) -> Iterator[tuple[str, Tensor]]:
     digits = Digits(split)
-    with made_whole(folder) as aside:
-        lines = ["path,label,split"]
-        for i in range(clips):
-            motion = MOTIONS[i % len(MOTIONS)]
-            path = Film(draw(digits, split, i, motion)[:, None], RATE).write(aside / f"{i:05d}", enlarge=False)
-            lines.append(f"{path.name},{motion},{split}")
-        (aside / "clips.csv").write_text("\n".join(lines) + "\n")
+    for i in range(count):
+        motion = MOTIONS[i % len(MOTIONS)]
+        yield motion, draw(digits, split, i, motion)[:, None]
 
 
 def draw(digits: Digits, split: str, index: int, motion: str) -> Tensor:
     """uint8 (frames, side, side): one clip, the same at every call."""
-
-    def uniform(word: int, low: float, high: float) -> float:
-        return low + (high - low) * address(0, f"moving digits {split}", index, word) / 2**64
-
-    picture = digits.images[address(0, f"moving digits {split}", index, 0) % len(digits)].float()
-    angle, size = uniform(1, -math.pi, math.pi), uniform(2, *SIZES)
-    centre = torch.tensor([uniform(word, -OFFSET, OFFSET) for word in (3, 4)])
+    purpose = f"moving digits {split}"
+    picture = digits.images[address(0, purpose, index, 0) % len(digits)].float()
+    angle, size = uniform(-math.pi, math.pi, purpose, index, 1), uniform(*SIZES, purpose, index, 2)
+    centre = torch.tensor([uniform(-OFFSET, OFFSET, purpose, index, word) for word in (3, 4)])
     phase = torch.linspace(-0.5, 0.5, FRAMES)  # zero in the middle of the clip
     direction = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}.get(motion, (0, 0))
     x, y = (centre[axis] + direction[axis] * TRAVEL * phase for axis in (0, 1))
