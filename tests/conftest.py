@@ -1,6 +1,7 @@
 """Shared by all tests: small models, batches, and runs of the real program inside this process."""
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -74,3 +75,18 @@ QUICK = (
     "logger=csv",
     "precision=fp32",
 )
+
+
+def fetch(
+    script: str, tmp_path: Path, apt_cache: str = "exit 0", apt_get: str = "exit 0"
+) -> subprocess.CompletedProcess[str]:
+    """A script of `scripts/` with apt played by one-line programs: dpkg unpacks whatever lies in `package`."""
+    tools = tmp_path / "tools"
+    tools.mkdir(exist_ok=True)
+    dpkg = f'mkdir -p "$3/usr/share" && cp -r "{tmp_path}/package/." "$3/usr/share"'
+    for name, line in {"apt-cache": apt_cache, "apt-get": apt_get, "dpkg": dpkg}.items():
+        (tools / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tools / name).chmod(0o755)
+    command = ["sh", str(ROOT / "scripts" / script), str(tmp_path / "a cache" / "set")]
+    path = f"{tools}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return subprocess.run(command, env={"PATH": path}, capture_output=True, text=True, check=False)

@@ -3,7 +3,6 @@ import math
 import os
 import pickle
 import subprocess
-import sys
 import wave
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,13 +12,14 @@ import pytest
 import soundfile
 import torch
 
+from tests.conftest import fetch
 from unmask.data import audio, espeak
 from unmask.data.audio import RATE, AudioFolder, audio_length, read_audio
 from unmask.data.espeak import SpokenSentences, SpokenWords, SynthesisedSpeech, Utterance
 from unmask.data.sentences import SENTENCES
 from unmask.errors import BrokenSample, ConfigError
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "fetch_asterisk_prompts.sh"
+SCRIPT = "fetch_asterisk_prompts.sh"
 
 
 def tone(seconds: float = 0.5, rate: int = RATE, pitch: float = 440) -> np.ndarray:
@@ -483,19 +483,6 @@ def test_a_manifest_that_is_missing_is_named(tmp_path):
 # The script that fetches Asterisk's prompts, with apt played by one-line programs
 
 
-def fetch(tmp_path: Path, apt_cache: str = "exit 0", apt_get: str = "exit 0") -> subprocess.CompletedProcess[str]:
-    """Run the script; dpkg unpacks whatever lies in `package`."""
-    tools = tmp_path / "tools"
-    tools.mkdir(exist_ok=True)
-    dpkg = f'mkdir -p "$3/usr/share" && cp -r "{tmp_path}/package/." "$3/usr/share"'
-    for name, line in {"apt-cache": apt_cache, "apt-get": apt_get, "dpkg": dpkg}.items():
-        (tools / name).write_text(f"#!/bin/sh\n{line}\n")
-        (tools / name).chmod(0o755)
-    path = f"{tools}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    command = ["sh", str(SCRIPT), str(tmp_path / "a cache" / "set")]
-    return subprocess.run(command, env={"PATH": path}, capture_output=True, text=True, check=False)
-
-
 PROMPTS = {
     "added": "Added.",
     "digits/1": "one",
@@ -521,7 +508,7 @@ def package(tmp_path: Path) -> None:
 
 def test_the_script_writes_a_manifest_of_what_is_spoken_and_names_the_licence(tmp_path):
     package(tmp_path)
-    assert "CC BY-SA 3.0" in fetch(tmp_path).stdout
+    assert "CC BY-SA 3.0" in fetch(SCRIPT, tmp_path).stdout
     folder = tmp_path / "a cache" / "set"
     assert sorted(os.listdir(folder)) == ["LICENSE", "manifest.tsv", "sounds"]
     assert os.listdir(tmp_path / "a cache") == ["set"]
@@ -535,7 +522,7 @@ def test_the_script_writes_a_manifest_of_what_is_spoken_and_names_the_licence(tm
     ]
     source = AudioFolder(folder)
     assert [len(sample.value) for sample in source] == list(source.lengths)
-    again = fetch(tmp_path, apt_cache="exit 1", apt_get="exit 1")
+    again = fetch(SCRIPT, tmp_path, apt_cache="exit 1", apt_get="exit 1")
     assert (again.returncode, again.stderr) == (0, "")
 
 
@@ -549,7 +536,7 @@ def test_the_script_writes_a_manifest_of_what_is_spoken_and_names_the_licence(tm
 )
 def test_the_script_leaves_nothing_behind_when_it_fails_and_says_why(tmp_path, apt, reason):
     (tmp_path / "package").mkdir()
-    result = fetch(tmp_path, **apt)
+    result = fetch(SCRIPT, tmp_path, **apt)
     assert (result.returncode, result.stderr.count("\n")) == (1, 1)
     assert reason in result.stderr
     assert not list(tmp_path.glob("a cache/*"))

@@ -1,17 +1,17 @@
 import gzip
 import os
 import struct
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tests.conftest import fetch
 from unmask.data.fashion_mnist import FashionMNIST
 from unmask.errors import ConfigError
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "fetch_fashion_mnist.sh"
+SCRIPT = "fetch_fashion_mnist.sh"
 WAY_OUT = "Run `make data-fashion`, or set data.root to the folder of the four Fashion-MNIST files."
 PIXELS = np.random.default_rng(0).integers(256, size=(5, 28, 28), dtype=np.uint8)
 LABELS = np.array([9, 0, 3, 3, 1], np.uint8)
@@ -97,19 +97,6 @@ def test_a_misspelt_split_names_the_right_one(tmp_path):
         FashionMNIST(write(tmp_path), "tset")
 
 
-def fetch(tmp_path: Path, apt_cache: str = "exit 0", apt_get: str = "exit 0") -> subprocess.CompletedProcess[str]:
-    """The script with apt played by one-line programs: dpkg unpacks whatever lies in `package`."""
-    tools = tmp_path / "tools"
-    tools.mkdir(exist_ok=True)
-    dpkg = f'mkdir -p "$3/usr/share" && cp -r "{tmp_path}/package/." "$3/usr/share"'
-    for name, line in {"apt-cache": apt_cache, "apt-get": apt_get, "dpkg": dpkg}.items():
-        (tools / name).write_text(f"#!/bin/sh\n{line}\n")
-        (tools / name).chmod(0o755)
-    path = f"{tools}:{os.environ['PATH']}"
-    command = ["sh", str(SCRIPT), str(tmp_path / "a cache" / "set")]
-    return subprocess.run(command, env={"PATH": path}, capture_output=True, text=True, check=False)
-
-
 def package(tmp_path: Path, names: list[str]) -> None:
     for path in [f"datasets/fashion-mnist/{name}.gz" for name in names] + ["doc/dataset-fashion-mnist/copyright"]:
         (tmp_path / "package" / path).parent.mkdir(parents=True, exist_ok=True)
@@ -118,10 +105,10 @@ def package(tmp_path: Path, names: list[str]) -> None:
 
 def test_the_script_lays_the_files_down_once_and_names_the_licence(tmp_path):
     package(tmp_path, NAMES)
-    assert "MIT licence" in fetch(tmp_path).stdout
+    assert "MIT licence" in fetch(SCRIPT, tmp_path).stdout
     assert sorted(os.listdir(tmp_path / "a cache")) == ["set"]
     assert sorted(os.listdir(tmp_path / "a cache" / "set")) == sorted([*(f"{n}.gz" for n in NAMES), "LICENSE"])
-    again = fetch(tmp_path, apt_cache="exit 1", apt_get="exit 1")
+    again = fetch(SCRIPT, tmp_path, apt_cache="exit 1", apt_get="exit 1")
     assert (again.returncode, again.stderr) == (0, "")
 
 
@@ -135,7 +122,7 @@ def test_the_script_lays_the_files_down_once_and_names_the_licence(tmp_path):
 )
 def test_the_script_leaves_nothing_behind_when_it_fails_and_says_why(tmp_path, apt, reason):
     package(tmp_path, NAMES[:3])
-    result = fetch(tmp_path, **apt)
+    result = fetch(SCRIPT, tmp_path, **apt)
     assert (result.returncode, result.stderr.count("\n")) == (1, 1)
     assert reason in result.stderr
     assert not list(tmp_path.glob("a cache/*"))
