@@ -63,11 +63,13 @@ class FileTree:
         root: the folder, absolute.
         noun: what the files are, in the plural.
         suffixes: how their names end, in lower case.
+        remedy: what an error says to do, where it knows nothing better.
     """
 
     root: Path
     noun: str
     suffixes: tuple[str, ...]
+    remedy: str = ""
 
     def split(self, split: str) -> Listing:
         """The files of `train` or `test`.
@@ -113,7 +115,7 @@ class FileTree:
     def error(self, folder: Path, reason: str, way_out: str | None = None) -> ConfigError:
         """One sentence about a folder at or below the root, and the way out."""
         where = "" if folder == self.root else f": its folder {folder.relative_to(self.root)}"
-        way_out = way_out or f"Give a folder of {self.noun} or of class folders."
+        way_out = way_out or self.remedy or f"Give a folder of {self.noun} or of class folders."
         return ConfigError(f"data.root={self.root}{where} {reason}. {way_out}")
 
     def _layout(self, split: str) -> tuple[Path, bool]:

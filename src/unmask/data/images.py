@@ -16,6 +16,7 @@ from unmask.data.folder import FileTree, check_split
 from unmask.errors import BrokenSample, ConfigError
 from unmask.schema import Sample
 
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _PILLOW_RAISES = (OSError, ValueError, TypeError, SyntaxError, struct.error, Image.DecompressionBombError)
 
 
@@ -31,7 +32,7 @@ class ImageFolder:
         if channels not in (1, 3):
             raise ConfigError(f"data.channels={channels} is neither 1 (grey) nor 3 (colour). Choose one.")
         self._root, self._channels = Path(root).expanduser().absolute(), channels
-        tree = FileTree(self._root, "images", (".jpg", ".jpeg", ".png", ".webp"))
+        tree = FileTree(self._root, "images", SUFFIXES)
         self.classes, self._paths, self._labels = tree.split(split)
 
     def __len__(self) -> int:
@@ -39,14 +40,20 @@ class ImageFolder:
 
     def __getitem__(self, index: int) -> Sample:
         """The image, upright, uint8 (C, H, W), and its label. Raises BrokenSample if it is not whole."""
-        path = str(self._root / self._paths[index])
-        try:
-            data = Path(path).read_bytes()
-            return Sample(decode(data, self._channels), self._labels[index] if self.classes else None)
-        except UnidentifiedImageError as error:
-            raise BrokenSample(path, "not an image" if data else "the file is empty") from error
-        except _PILLOW_RAISES as error:  # on damaged files, as seen: it has no one exception for them
-            raise BrokenSample(path, str(error).rstrip(".")) from error
+        image = read_image(self._root / self._paths[index], self._channels)
+        return Sample(image, self._labels[index] if self.classes else None)
+
+
+def read_image(path: Path, channels: int) -> Tensor:
+    """An image file's first frame, uint8 (C, H, W), upright. Raises BrokenSample if it is not whole."""
+    data = b""
+    try:
+        data = path.read_bytes()
+        return decode(data, channels)
+    except UnidentifiedImageError as error:
+        raise BrokenSample(str(path), "not an image" if data else "the file is empty") from error
+    except _PILLOW_RAISES as error:  # on damaged files, as seen: it has no one exception for them
+        raise BrokenSample(str(path), str(error).rstrip(".")) from error
 
 
 def decode(data: bytes, channels: int) -> Tensor:
