@@ -6,7 +6,7 @@ CACHE := $(or $(UNMASK_CACHE),$(HOME)/.cache/unmask)
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test check bench evidence data-fashion data-asterisk data-wordnet lock clean
+.PHONY: help install train test check bench evidence data-fashion data-glyphs data-photos data-asterisk data-wordnet lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -42,6 +42,12 @@ evidence: $(READY) data-fashion ## the README's table of what learns: what is mi
 
 data-fashion: ## fetch Fashion-MNIST (MIT, 30 MB) into the cache, without root
 	scripts/fetch_fashion_mnist.sh $(CACHE)/fashion_mnist
+
+data-glyphs: ## fetch 465 fonts (free to pass on and change, 24 MB) into the cache, without root
+	scripts/fetch_fonts.sh $(CACHE)/fonts
+
+data-photos: ## fetch 27 photos (CC BY, CC BY-SA, CC0, GPL; 74 MB fetched, 31 kept) into the cache, without root
+	scripts/fetch_photos.sh $(CACHE)/photos
 
 data-asterisk: ## fetch recorded English prompts with transcripts (CC BY-SA, 24 MB) into the cache, without root
 	scripts/fetch_asterisk_prompts.sh $(CACHE)/asterisk_prompts

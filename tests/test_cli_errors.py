@@ -103,6 +103,8 @@ MISTAKES = [
     (["data=images", "data.root={tmp}/file.txt"], "file.txt"),
     (["data=images", "data.root={tmp}/fakes"], "samples in a row cannot be read"),
     (["data=fashion_mnist", "data.root={tmp}/empty"], "make data-fashion"),
+    (["data=glyphs", "data.root={tmp}/empty"], "make data-glyphs"),
+    (["modality=video", "data=camera_motion", "data.root={tmp}/empty"], "make data-photos"),
     # Run folders.
     (["resume={tmp}/nowhere"], "is not a run: it holds no overrides.json"),
     (["resume={tmp}/empty"], "is not a run"),
