@@ -18,7 +18,8 @@ LAYERS = [
     ["objective", "task"],
     ["training"],
     ["callbacks"],
-    ["run"],
+    ["finetuning", "run"],
+    ["probing"],
     ["build"],
     ["reconstruct"],
 ]

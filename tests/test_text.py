@@ -81,7 +81,7 @@ def make_texts(count: int = 5, lengths: list[int] | None = None, block: int = BL
 def draw(objective: Objective | Backbone, batch: Batch, strategy: MaskStrategy | None = None) -> Mask:
     """The masks that training would draw."""
     objective = MLM(objective) if isinstance(objective, Backbone) else objective
-    return PretrainModule(objective, strategy or RandomMask(0.3), None, 0, 1, None, None, seed=0).draw_mask(batch)
+    return PretrainModule(objective, strategy or RandomMask(0.3), None, seed=0).draw_mask(batch)
 
 
 # Against transformers

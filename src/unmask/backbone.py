@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,12 @@ from unmask.nn.position_bias import Alibi, RelativeBias
 from unmask.schema import Batch, Mask
 
 FORMAT = 2
+
+
+class Learner(nn.Module):
+    """A backbone and what is trained on top of it."""
+
+    backbone: "Backbone"
 
 
 class Backbone(nn.Module):
@@ -51,12 +58,13 @@ class Backbone(nn.Module):
         fill: Tensor | None = None,
         keep_hidden: bool = False,
         local: Tensor | None = None,
+        last_norm: bool = True,
     ) -> Tensor:
         """(B, prefix + V, D) features of the visible tokens; of all without a mask or with `keep_hidden`.
 
-        The arguments are those of `prepare`.
+        The arguments are those of `prepare` and `Encoder.forward`.
         """
-        return self.encoder(*self.prepare(batch, mask, fill, keep_hidden, local))
+        return self.encoder(*self.prepare(batch, mask, fill, keep_hidden, local), last_norm=last_norm)
 
     def prepare(
         self,
@@ -144,11 +152,16 @@ class Backbone(nn.Module):
             aside.write_text(json.dumps(self.settings(), indent=2) + "\n")
 
     @staticmethod
-    def load(folder: Path) -> "Backbone":
+    def load(folder: Path, changed: Mapping[str, Any] | None = None, **style: Any) -> "Backbone":
         """Read a backbone folder, or the run folder around it.
 
+        Args:
+            folder: where it lies.
+            changed: settings of the modality that are to be others; positions are interpolated.
+            style: fields of `Style` without weights that are to be others, such as `drop_path`.
+
         Raises:
-            ConfigError: the folder holds no backbone, or one of another format.
+            ConfigError: the folder holds no backbone, or one of another format, or a setting cannot be changed.
         """
         folder = folder / "backbone" if (folder / "backbone").is_dir() else folder
         if not (folder / "config.json").is_file():
@@ -159,9 +172,35 @@ class Backbone(nn.Module):
                 f"backbone={folder} has format {settings['format']}, and this version reads {FORMAT}. "
                 "Load it with the version that wrote it."
             )
-        backbone = Backbone.from_settings(settings)
-        backbone.load_state_dict(load_file(folder / "model.safetensors"))
-        return backbone
+        settings["style"] |= style
+        old = Backbone.from_settings(settings)
+        old.load_state_dict(load_file(folder / "model.safetensors"))
+        return old.adapted(changed) if changed else old
+
+    def adapted(self, changed: Mapping[str, Any]) -> "Backbone":
+        """The same for samples of another size.
+
+        Args:
+            changed: settings of the modality that are to be others.
+
+        Raises:
+            ConfigError: one of them does not exist, or cannot be changed so.
+        """
+        settings, modality = self.settings(), self.modality
+        for key, value in changed.items():
+            if key not in modality.adaptable:
+                name = type(modality).__name__.lower()
+                raise ConfigError(
+                    f"input.{key}={value}: of a trained backbone of modality={name} only "
+                    f"{', '.join(modality.adaptable)} can be changed."
+                )
+        settings["modality"] |= changed
+        new, weights = Backbone.from_settings(settings), self.state_dict()
+        if isinstance(self.position_bias, RelativeBias) and isinstance(new.position_bias, RelativeBias):
+            weights["position_bias.table"] = new.position_bias.resized(self.position_bias.table, modality.grid)
+        weights |= {f"modality.{k}": v for k, v in new.modality.fitted(modality.state_dict()).items()}
+        new.load_state_dict(weights)
+        return new
 
 
 def _position_bias(encoder: Encoder, grid: tuple[int, ...], prefix: int) -> Alibi | RelativeBias | None:

@@ -40,7 +40,19 @@ FIXED = (
     "data.crop_seconds",
     "data.block_size",
     "data.vocab_size",
+    "backbone",
+    "task",
+    "freeze",
+    "freeze_for",
+    "masking",
+    "input",
+    "augment",
+    "data.labels",
+    "data.validation",
+    "data.balanced",
 )
+# Of a data set, what its samples are, which fine-tuning takes over from pretraining.
+OF_SOURCES = ("root", "dataset", "config", "revision", "text_column", "label_column", "min_seconds", "max_seconds")
 MISTAKES = (ConfigError, HydraException, OmegaConfBaseException, OSError)
 
 
@@ -71,7 +83,8 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
             # such as the run's own loader. Read once, when torch is loaded.
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
             try:
-                sys.argv[1:] = _with_saved_overrides([_as_option(word) for word in sys.argv[1:]])
+                words = _with_saved_overrides([_as_option(word) for word in sys.argv[1:]])
+                sys.argv[1:] = _with_backbones_own(words) if config_name == "finetune" else words
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(checked)()
             except MISTAKES as error:
                 failures.append(error)
@@ -168,6 +181,41 @@ def _with_saved_overrides(words: list[str]) -> list[str]:
     if "trainer.duration" in given:  # these two say the same thing
         given.add("trainer.max_steps")
     return [word for word in json.loads(path.read_text()) if _key(word) not in given] + words
+
+
+def _with_backbones_own(words: list[str]) -> list[str]:
+    """A command line with `backbone=<folder>`, completed by its modality and, unless told, the data it was trained on.
+
+    Raises:
+        ConfigError: the folder holds no backbone, or a size is given that only the backbone can have.
+    """
+    given = {_key(word): word.partition("=")[2] for word in words}
+    place = given.get("backbone", "").strip("'\"")
+    if place in ("", "???", "scratch"):
+        return words
+    if not Path(place).exists() and "," in place:  # a sweep: what is completed is the same for all
+        place = next((part for part in place.split(",") if part != "scratch"), place)
+    run = Path(place).parent if Path(place).name == "backbone" else Path(place)
+    described = next((p for p in (run / "backbone" / "config.json", run / "config.json") if p.is_file()), None)
+    if described is None:
+        raise ConfigError(
+            f"backbone={place} holds no backbone. Give the folder of a pretraining run that has ended, its folder "
+            "backbone/, or scratch."
+        )
+    own = next((key for key in given if key.split(".")[0] in ("model", "modality") and key != "modality"), None)
+    if own is not None:
+        raise ConfigError(f"{own}={given[own]}: the backbone brings its own. Leave it out, or use backbone=scratch.")
+    kind = json.loads(described.read_text())["modality"]["class"].split(".")[-2]
+    added = [] if "modality" in given else [f"modality={kind}"]
+    if not (run / "config.yaml").is_file() or "data" in given or "experiment" in given:
+        return added + words
+    saved = OmegaConf.load(run / "config.yaml").data
+    added.append(f"data={saved.name}")
+    added += [
+        f"data.{key}='{saved[key]}'" for key in OF_SOURCES if saved.get(key) is not None and f"data.{key}" not in given
+    ]
+    overrides = json.loads((run / "overrides.json").read_text())
+    return added + [w for w in overrides if _key(w).startswith("data.source.") and _key(w) not in given] + words
 
 
 def _key(word: str) -> str:

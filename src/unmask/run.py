@@ -19,7 +19,7 @@ from unmask.data.stream import Stream, collate
 from unmask.masking.audit import audit
 from unmask.masking.strategy import MaskStrategy
 from unmask.modality.patches import PatchModality
-from unmask.training.data import PretrainData
+from unmask.training.data import TrainingData
 from unmask.training.module import PretrainModule
 
 
@@ -39,7 +39,7 @@ class Pretraining:
 
     trainer: L.Trainer
     module: PretrainModule
-    data: PretrainData
+    data: TrainingData
     checkpointing: Checkpointing
     folder: Path
     checkpoint: Path | None

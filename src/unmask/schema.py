@@ -7,16 +7,19 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+Label = int | float | str | tuple[int, ...]
+
 
 class Sample(NamedTuple):
     """One item of a data source; the label is None where there is none.
 
+    A label is a class (int), several classes (a tuple of int), a number (float), or a transcript (str).
     The value is uint8 (C, H, W) for an image, float32 (samples,) at 16 kHz for speech, int64 (N,) token ids for text,
     a `Clip` for video.
     """
 
     value: Any
-    label: int | None
+    label: Label | None
 
 
 class Clip(Protocol):
@@ -48,9 +51,11 @@ class Batch:
     Attributes:
         inputs: (B, ...) as the modality's transform made them; images are uint8 (B, C, H, W), videos (B, T, C, H, W).
         positions: (B,) int64, each sample's position in the training stream: the address of its randomness.
-        labels: (B,) int64, or None where the source has no labels.
+        labels: (B,) int64 classes, (B,) float32 numbers, (B, C) float32 shares of classes, or (B, L) int64 sequences
+            padded with zeros; None where the source has no labels.
         broken: one line for each sample that could not be read and was replaced.
         lengths: (B,) int64, how much of each row of `inputs` is real, where rows are padded at their end; else None.
+        label_lengths: (B,) int64, the same of `labels`.
     """
 
     inputs: Tensor
@@ -58,6 +63,7 @@ class Batch:
     labels: Tensor | None = None
     broken: tuple[str, ...] = ()
     lengths: Tensor | None = None
+    label_lengths: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -80,10 +86,8 @@ class Batch:
         return self._each(lambda tensor: tensor.repeat_interleave(times, dim=0))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        labels, lengths = (None if x is None else change(x) for x in (self.labels, self.lengths))
-        return replace(
-            self, inputs=change(self.inputs), positions=change(self.positions), labels=labels, lengths=lengths
-        )
+        changed: dict[str, Any] = {k: change(v) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **changed)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from unmask.nn.block import Style
 from unmask.nn.encoder import Encoder
 from unmask.training.duration import to_steps
 
+MISFITS = (TypeError, ValueError, ModuleNotFoundError, AttributeError)  # of arguments and what they are given to
+
 
 def create(node: DictConfig, **given: Any) -> Any:
     """The object of a config node with a `_target_`; its `name` and `kind` are for people and checks.
@@ -21,12 +23,15 @@ def create(node: DictConfig, **given: Any) -> Any:
         ConfigError: as the constructor, or for an argument that it does not take.
     """
     try:
-        return instantiate(arguments(node), **given)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, ConfigError):
-            raise error.__cause__ from error
-        if isinstance(error.__cause__, TypeError | ValueError | ModuleNotFoundError | AttributeError):
-            raise ConfigError(f"{node._target_}: {error.__cause__}. See the file of this option in conf/.") from error
+        words = {key: value for key, value in arguments(node).items() if key not in given}
+        # What is given never becomes part of a config: a tokenizer's text may look like an interpolation.
+        return instantiate({**words, "_partial_": True})(**given) if given else instantiate(words)
+    except (InstantiationException, *MISFITS) as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) else error
+        if isinstance(cause, ConfigError):
+            raise cause from error
+        if isinstance(cause, MISFITS):
+            raise ConfigError(f"{node._target_}: {cause}. See the file of this option in conf/.") from error
         raise
 
 

@@ -6,31 +6,33 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as L
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from omegaconf import DictConfig
 
 from unmask.build.create import create
+from unmask.errors import ConfigError
+from unmask.training.checkpoint import newest_checkpoint
 from unmask.training.csv_logger import CSVLogger
-from unmask.training.folder import public
+from unmask.training.folder import open_folder, public, write_record
 
 RUN_FOLDER = "UNMASK_RUN_FOLDER"  # tells the other ranks of a run where it lies
 
 
-def run_folder(cfg: DictConfig, suffix: str = "") -> Path:
-    """Where the run lies: as told, else by what it is and when it began."""
+def run_folder(cfg: DictConfig, name: str) -> Path:
+    """Where the run lies: as told, else by what it is, which is its name, and when it began."""
     if "LOCAL_RANK" in os.environ and RUN_FOLDER in os.environ:  # another rank of a run that has its folder
         return Path(os.environ[RUN_FOLDER])
-    folder = _choose_folder(cfg, suffix)
+    folder = _choose_folder(cfg, name)
     os.environ[RUN_FOLDER] = str(folder)
     return folder
 
 
-def _choose_folder(cfg: DictConfig, suffix: str) -> Path:
+def _choose_folder(cfg: DictConfig, name: str) -> Path:
     if cfg.resume is not None or cfg.run_dir is not None:
         return Path(cfg.resume or cfg.run_dir)
-    name = f"{cfg.objective.name}_{cfg.modality.name}_{cfg.model.name}_{cfg.mask.name}{cfg.mask.ratio * 100:g}{suffix}"
     hydra_config = HydraConfig.get()
     if hydra_config.mode == RunMode.MULTIRUN:
         return Path(hydra_config.sweep.dir) / f"{hydra_config.job.num:03d}_{name}"
@@ -40,6 +42,30 @@ def _choose_folder(cfg: DictConfig, suffix: str) -> Path:
         count += 1
         folder = folder.with_name(f"{folder.name.partition('.')[0]}.{count}")
     return folder
+
+
+def where_to_go_on(cfg: DictConfig, folder: Path, steps: int, finished: Path) -> Path | None:
+    """The newest checkpoint of a run that is resumed, else None; `finished` is a file that a whole run has written.
+
+    Raises:
+        ConfigError: it is done.
+    """
+    checkpoint = newest_checkpoint(folder) if cfg.resume else None
+    start = step_of(checkpoint)
+    if start >= steps and finished.exists():
+        raise ConfigError(
+            f"resume={folder} stands at step {start} of {steps}: it is done. "
+            f"To train on, give a longer trainer.max_steps, such as trainer.max_steps={2 * steps}."
+        )
+    return checkpoint
+
+
+def begin(cfg: DictConfig, trainer: L.Trainer, folder: Path, start: int) -> None:
+    """Make the run folder, write down what the run is, and give the trainer its loggers."""
+    if trainer.is_global_zero:
+        open_folder(folder, resumed=cfg.resume is not None)
+        write_record(folder, cfg, HydraConfig.get().overrides.task)
+    trainer.loggers = build_loggers(cfg, folder, start)
 
 
 def build_loggers(cfg: DictConfig, folder: Path, start: int) -> list[Logger]:

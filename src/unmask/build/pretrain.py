@@ -4,22 +4,20 @@ import math
 
 import lightning.pytorch as L
 import torch
-from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from unmask.backbone import Backbone
-from unmask.build.create import arguments, build_encoder, create, optimizer_factory, quiet, steps_of
-from unmask.build.output import build_loggers, run_folder, step_of
+from unmask.build.create import build_encoder, create, quiet, steps_of
+from unmask.build.output import begin, run_folder, step_of, where_to_go_on
 from unmask.build.training import (
-    accumulation,
     build_batch,
     build_callbacks,
     build_length,
+    build_optimization,
     build_source,
     build_trainer,
+    check_optimizer,
     clip_seconds,
-    device_type,
     learning_rate,
 )
 from unmask.callbacks.checkpointing import Checkpointing
@@ -29,11 +27,9 @@ from unmask.masking.select import num_visible
 from unmask.masking.strategy import MaskStrategy
 from unmask.modality.base import Modality
 from unmask.run import MaskAuditRun, Pretraining, StatisticsRun
-from unmask.training.checkpoint import newest_checkpoint
-from unmask.training.data import Buckets, PretrainData
-from unmask.training.folder import open_folder, write_record
+from unmask.training.data import Buckets, TrainingData
+from unmask.training.folder import open_folder
 from unmask.training.module import PretrainModule
-from unmask.training.precision import resolve_precision
 
 
 def build_pretraining(cfg: DictConfig) -> Pretraining:
@@ -48,12 +44,7 @@ def build_pretraining(cfg: DictConfig) -> Pretraining:
     train, test = (build_source(cfg, split) for split in ("train", "test"))
     batch = build_batch(cfg, train)
     steps = build_length(cfg, len(train), batch)
-    phases = {
-        key: steps_of(cfg, f"scheduler.{key}", len(train), batch, steps)
-        for key in ("warmup", "decay")
-        if key in cfg.scheduler
-    }
-    schedule = instantiate(arguments(cfg.scheduler), peak=learning_rate(cfg, batch), total=steps, **phases)
+    optimization = build_optimization(cfg, len(train), batch, steps)
     backbone = Backbone(modality, build_encoder(cfg), cfg.model.class_token)
     given = (
         {"tau_steps": steps_of(cfg, "objective.tau_steps", len(train), batch, steps)}
@@ -63,44 +54,21 @@ def build_pretraining(cfg: DictConfig) -> Pretraining:
     objective = create(cfg.objective, backbone=backbone, **given)
 
     callbacks = build_callbacks(cfg, len(train), batch, steps)
-    precision = resolve_precision(cfg.precision.name, device_type(cfg))
-    if precision == "16-mixed" and "fused" in cfg.optimizer:
-        cfg.optimizer.fused = False  # a fused step unscales by itself, too late for clipping and for the logged norm
-    folder = run_folder(cfg)
-    trainer = build_trainer(cfg, folder, steps, precision, callbacks)
-    trainer.accumulate_grad_batches = accumulation(cfg, batch, trainer.world_size)
-    module = PretrainModule(
-        objective,
-        masking,
-        make_optimizer=optimizer_factory(cfg),
-        weight_decay=cfg.optimizer.weight_decay,
-        layer_decay=cfg.optimizer.layer_decay,
-        decay_vectors=cfg.optimizer.decay_vectors,
-        learning_rate=schedule,
-        seed=cfg.seed,
+    folder = run_folder(cfg, _name(cfg))
+    trainer = build_trainer(cfg, folder, batch, steps, callbacks)
+    module = PretrainModule(objective, masking, optimization, cfg.seed)
+    check_optimizer(cfg, module)
+    buckets = (
+        None if cfg.data.get("batch_seconds") is None else Buckets(clip_seconds(cfg, train), cfg.data.bucket_steps)
     )
-    try:
-        module.configure_optimizers()
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"optimizer: {error}. See conf/optimizer/{cfg.optimizer.name}.yaml.") from error
-    buckets = None if cfg.data.get("batch_seconds") is None else Buckets(clip_seconds(cfg, train), cfg.data.bucket_steps)
     repeats = cfg.data.get("repeats", 1)
     if buckets is not None and repeats > 1:
         raise ConfigError("data.repeats does not go with data.batch_seconds, which sorts single samples. Drop one.")
-    data = PretrainData(train, test, modality, cfg.seed, batch, cfg.data.num_workers, buckets, repeats)
-    checkpoint = newest_checkpoint(folder) if cfg.resume else None
+    data = TrainingData(train, test, modality, cfg.seed, batch, cfg.data.num_workers, buckets, repeats)
+    checkpoint = where_to_go_on(cfg, folder, steps, finished=folder / "backbone" / "config.json")
     start = step_of(checkpoint)
-    if start >= steps and (folder / "backbone" / "config.json").exists():
-        raise ConfigError(
-            f"resume={folder} stands at step {start} of {steps}: it is done. "
-            f"To train on, give a longer trainer.max_steps, such as trainer.max_steps={2 * steps}."
-        )
     data.stream[start * batch]  # a source whose samples cannot be read fails here
-
-    if trainer.is_global_zero:  # from here on the run exists
-        open_folder(folder, resumed=cfg.resume is not None)
-        write_record(folder, cfg, HydraConfig.get().overrides.task)
-    trainer.loggers = build_loggers(cfg, folder, start)
+    begin(cfg, trainer, folder, start)  # from here on the run exists
     checkpointing = next(c for c in callbacks.values() if isinstance(c, Checkpointing))
     return Pretraining(
         trainer, module, data, checkpointing, folder, checkpoint, tuple(describe(cfg, trainer, batch, steps))
@@ -118,7 +86,7 @@ def build_sample_side(cfg: DictConfig) -> tuple[Modality, MaskStrategy]:
 def build_mask_audit(cfg: DictConfig) -> MaskAuditRun:
     """The configured strategy on the configured grid, without data."""
     modality, masking = build_sample_side(cfg)
-    folder = run_folder(cfg, suffix="_mask_audit")
+    folder = run_folder(cfg, f"{_name(cfg)}_mask_audit")
     open_folder(folder, resumed=False)
     return MaskAuditRun(masking, modality.grid, cfg.seed, folder)
 
@@ -134,6 +102,10 @@ def build_statistics(cfg: DictConfig) -> StatisticsRun:
     modality = create(cfg.modality)
     stream = Stream(build_source(cfg, "train"), modality.transform(train=False), cfg.seed)
     return StatisticsRun(modality, stream, cfg.data.num_workers)
+
+
+def _name(cfg: DictConfig) -> str:
+    return f"{cfg.objective.name}_{cfg.modality.name}_{cfg.model.name}_{cfg.mask.name}{cfg.mask.ratio * 100:g}"
 
 
 def describe(cfg: DictConfig, trainer: L.Trainer, batch: int, steps: int) -> list[str]:

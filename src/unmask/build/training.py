@@ -2,24 +2,28 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as L
 import numpy as np
 import torch
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from unmask.build.create import create, steps_of
+from unmask.build.create import arguments, create, optimizer_factory, steps_of
 from unmask.data.source import Source
 from unmask.data.stream import Subset
 from unmask.errors import ConfigError
 from unmask.modality.speech import RATE
 from unmask.training.checkpoint import AtomicCheckpointIO
 from unmask.training.duration import to_steps
+from unmask.training.module import Optimization, TrainingModule
+from unmask.training.precision import resolve_precision
 
 
-def build_source(cfg: DictConfig, split: str) -> Source:
-    """The samples of `train` or `test`."""
-    source = create(cfg.data.source, split=split)
+def build_source(cfg: DictConfig, split: str, **given: Any) -> Source:
+    """The samples of `train` or `test`; `given` wins over what the config says."""
+    source = create(cfg.data.source, split=split, **given)
     return source if cfg.data.limit is None or split != "train" else Subset(source, cfg.data.limit, cfg.seed)
 
 
@@ -71,14 +75,38 @@ def build_callbacks(cfg: DictConfig, samples: int, batch: int, steps: int) -> di
     return callbacks
 
 
-def build_trainer(
-    cfg: DictConfig, folder: Path, steps: int, precision: str, callbacks: dict[str, L.Callback]
-) -> L.Trainer:
+def build_optimization(cfg: DictConfig, samples: int, batch: int, steps: int) -> Optimization:
+    """Optimiser and learning rate."""
+    phases = {
+        key: steps_of(cfg, f"scheduler.{key}", samples, batch, steps)
+        for key in ("warmup", "decay")
+        if key in cfg.scheduler
+    }
+    schedule = instantiate(arguments(cfg.scheduler), peak=learning_rate(cfg, batch), total=steps, **phases)
+    if _precision(cfg) == "16-mixed" and "fused" in cfg.optimizer:
+        cfg.optimizer.fused = False  # a fused step unscales by itself, too late for clipping and for the logged norm
+    how = cfg.optimizer
+    return Optimization(optimizer_factory(cfg), schedule, how.weight_decay, how.layer_decay, how.decay_vectors)
+
+
+def check_optimizer(cfg: DictConfig, module: TrainingModule) -> None:
+    """Make the optimiser once.
+
+    Raises:
+        ConfigError: it does not take what the config gives it.
+    """
+    try:
+        module.configure_optimizers()
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"optimizer: {error}. See conf/optimizer/{cfg.optimizer.name}.yaml.") from error
+
+
+def build_trainer(cfg: DictConfig, folder: Path, batch: int, steps: int, callbacks: dict[str, L.Callback]) -> L.Trainer:
     """Lightning's, with what is ours switched off: its loggers come later, its checkpoints, bar and sampler never."""
-    return L.Trainer(
+    trainer = L.Trainer(
         accelerator=cfg.trainer.accelerator,
         devices=cfg.trainer.devices,
-        precision=precision,  # type: ignore[arg-type]
+        precision=_precision(cfg),  # type: ignore[arg-type]
         max_steps=steps,
         max_epochs=-1,  # the stream has no end; epochs are ours to count
         gradient_clip_val=cfg.trainer.gradient_clip,
@@ -93,6 +121,12 @@ def build_trainer(
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
+    trainer.accumulate_grad_batches = _accumulation(cfg, batch, trainer.world_size)
+    return trainer
+
+
+def _precision(cfg: DictConfig) -> str:
+    return resolve_precision(cfg.precision.name, _device_type(cfg))
 
 
 def clip_seconds(cfg: DictConfig, train: Source) -> np.ndarray:
@@ -106,7 +140,7 @@ def clip_seconds(cfg: DictConfig, train: Source) -> np.ndarray:
     return np.minimum(np.asarray(lengths) / RATE, cfg.data.crop_seconds)
 
 
-def accumulation(cfg: DictConfig, batch: int, devices: int) -> int:
+def _accumulation(cfg: DictConfig, batch: int, devices: int) -> int:
     """Micro-batches that a device goes through in an optimiser step."""
     if cfg.data.get("batch_seconds") is not None:
         parts = math.ceil(cfg.data.batch_seconds / (cfg.data.micro_batch_seconds or cfg.data.batch_seconds) / devices)
@@ -131,7 +165,7 @@ def accumulation(cfg: DictConfig, batch: int, devices: int) -> int:
     return int(batch // (micro * devices))
 
 
-def device_type(cfg: DictConfig) -> str:
+def _device_type(cfg: DictConfig) -> str:
     if cfg.trainer.accelerator in ("gpu", "cuda"):
         if not torch.cuda.is_available():
             raise ConfigError(

@@ -7,7 +7,7 @@ import lightning.pytorch as L
 
 from unmask.errors import ConfigError
 from unmask.schema import Batch
-from unmask.training.data import PretrainData
+from unmask.training.data import TrainingData
 
 
 class BrokenSamples(L.Callback):
@@ -30,7 +30,7 @@ class BrokenSamples(L.Callback):
         new = [line for line in dict.fromkeys(batch.broken) if line not in self.seen]
         if not new:
             return
-        data: PretrainData = trainer.datamodule  # type: ignore[attr-defined]
+        data: TrainingData = trainer.datamodule  # type: ignore[attr-defined]
         path = Path(trainer.default_root_dir) / "broken_samples.txt"
         if not self.seen and path.exists():
             self.seen.update(path.read_text().splitlines())

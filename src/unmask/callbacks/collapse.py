@@ -16,7 +16,7 @@ from unmask.errors import ConfigError
 from unmask.files import written_whole
 from unmask.schema import Batch
 from unmask.task.collapse import STATES, Look, Verdict, judge, measure
-from unmask.training.data import PretrainData
+from unmask.training.data import TrainingData
 from unmask.training.module import PretrainModule
 
 FILE = "collapse.json"
@@ -89,7 +89,7 @@ class Collapse(L.Callback):
         if trainer.is_global_zero:
             assert isinstance(pl_module, PretrainModule)
             if self._samples is None:
-                data: PretrainData = trainer.datamodule  # type: ignore[attr-defined]
+                data: TrainingData = trainer.datamodule  # type: ignore[attr-defined]
                 self._samples = data.samples("test", self.samples)
             if self._samples is not None:
                 self._take(trainer, pl_module, self._samples)

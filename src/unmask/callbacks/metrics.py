@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unmask.errors import ConfigError
 from unmask.schema import Batch
-from unmask.training.module import PretrainModule
+from unmask.training.module import TrainingModule
 from unmask.training.precision import matmul_dtype
 
 
@@ -83,15 +83,17 @@ class Metrics(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Add up, and log at the end of every so many optimiser steps."""
-        assert isinstance(pl_module, PretrainModule)
+        assert isinstance(pl_module, TrainingModule)
         if self._counter is not None:
             self._counter.__exit__(None, None, None)  # type: ignore[no-untyped-call]
             self._flops_per_sample = self._counter.get_total_flops() / len(batch)
             self._counter = None
         for name, value in {"loss": pl_module.output.loss.detach(), **pl_module.output.metrics}.items():
             self._sums[name] = self._sums[name] + value
-        self._hidden.append(pl_module.hidden_fraction)
-        self._visible += pl_module.mask.visible.numel()
+        if pl_module.mask is not None:
+            self._hidden.append(pl_module.hidden_fraction)
+            self._visible += pl_module.mask.visible.numel()
+        self._count += 1
         self._samples += len(batch)
         self._busy += time.perf_counter() - self._began
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and trainer.global_step % self.every == 0:
@@ -100,30 +102,33 @@ class Metrics(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """What came since the last row."""
-        if self._hidden:
-            assert isinstance(pl_module, PretrainModule)
+        if self._count:
+            assert isinstance(pl_module, TrainingModule)
             self._log(trainer, pl_module)
 
-    def _log(self, trainer: L.Trainer, module: PretrainModule) -> None:
-        count, seconds = len(self._hidden), self._busy + self._waited
+    def _log(self, trainer: L.Trainer, module: TrainingModule) -> None:
+        count, seconds = self._count, self._busy + self._waited
         # With several devices: means of this rank, speeds of all ranks. Saving, probes and pictures are left out.
         speed = self._samples / seconds * trainer.world_size
-        hidden = torch.stack(self._hidden)
         self.latest = {
             **{name: float(value) / count for name, value in self._sums.items()},
-            "learning_rate": module.learning_rate(trainer.global_step - 1),
+            "learning_rate": module.optimization.learning_rate(trainer.global_step - 1),
             "grad_norm": self._grad_norm,
             "epoch": trainer.global_step * trainer.datamodule.global_batch / len(trainer.datamodule.train),  # type: ignore[attr-defined]
             "samples_per_second": speed,
-            "visible_tokens_per_second": self._visible / seconds * trainer.world_size,
             "step_seconds": seconds * trainer.accumulate_grad_batches / count,
             "data_wait_share": self._waited / seconds,
             "mfu": speed / trainer.world_size * self._flops_per_sample / self._peak,
             "memory_gb": memory_gb(module.device),
-            "hidden_fraction_min": float(hidden.min()),
-            "hidden_fraction_mean": float(hidden.mean()),
-            "hidden_fraction_max": float(hidden.max()),
         }
+        if self._hidden:
+            hidden = torch.stack(self._hidden)
+            self.latest |= {
+                "visible_tokens_per_second": self._visible / seconds * trainer.world_size,
+                "hidden_fraction_min": float(hidden.min()),
+                "hidden_fraction_mean": float(hidden.mean()),
+                "hidden_fraction_max": float(hidden.max()),
+            }
         if not math.isfinite(self.latest["loss"]):
             raise ConfigError(
                 f"The loss is {self.latest['loss']} at step {trainer.global_step}. Lower optimizer.base_lr (applied: "
@@ -134,7 +139,7 @@ class Metrics(L.Callback):
     def _clear(self) -> None:
         self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
         self._hidden: list[Tensor] = []
-        self._samples = self._visible = 0
+        self._count = self._samples = self._visible = 0
         self._busy = self._waited = 0.0
         self._grad_norm = float("nan")
 

@@ -10,7 +10,7 @@ from PIL import Image as PILImage
 from unmask.files import written_whole
 from unmask.media import Film, Sound
 from unmask.schema import Batch
-from unmask.training.data import PretrainData
+from unmask.training.data import TrainingData
 from unmask.training.module import PretrainModule
 
 
@@ -27,7 +27,7 @@ class Pictures(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Read the samples once."""
-        data: PretrainData = trainer.datamodule  # type: ignore[attr-defined]
+        data: TrainingData = trainer.datamodule  # type: ignore[attr-defined]
         self._samples = data.samples("test", self.count)
         self._drawn = -1
 

@@ -17,7 +17,7 @@ from unmask.callbacks.metrics import log_metrics
 from unmask.files import written_whole
 from unmask.schema import Batch
 from unmask.task.probe import effective_rank, encode_all, knn_accuracy, linear_accuracy
-from unmask.training.data import PretrainData
+from unmask.training.data import TrainingData
 from unmask.training.module import PretrainModule
 
 Encode = Callable[[Batch], Tensor]
@@ -87,7 +87,7 @@ class Probes(L.Callback):
     def _read(self, trainer: L.Trainer) -> None:
         """The samples, once, when first needed: decoding thousands of pictures must not delay the first step."""
         if self._train is None:
-            data: PretrainData = trainer.datamodule  # type: ignore[attr-defined]
+            data: TrainingData = trainer.datamodule  # type: ignore[attr-defined]
             self._train, self._test = data.samples("train", self.labels), data.samples("test", self.test)
 
     @property

@@ -1,7 +1,7 @@
 """Training data as an endless stream of positions: which sample, in which order, seen how."""
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ class Item(NamedTuple):
 
     value: Tensor
     position: int
-    label: int | None
+    label: int | float | Tensor | None
     broken: tuple[str, ...]
 
 
@@ -33,6 +33,11 @@ class Transform(Protocol):
     def __call__(self, sample: Sample) -> Tensor: ...
 
 
+def classes_only(label: Any) -> int | None:
+    """Pretraining looks at classes, for probes; other labels mean nothing to it."""
+    return label if isinstance(label, int) else None
+
+
 class Stream(Dataset[Item]):
     """Position to transformed sample; the same at every visit, from any worker.
 
@@ -42,10 +47,19 @@ class Stream(Dataset[Item]):
             for each group of positions.
         seed: the run's.
         repeats: neighbouring positions that see the same sample, read once (repeated augmentation, arXiv 1901.09335).
+        encode: from a source's label to what a batch holds; picklable.
     """
 
-    def __init__(self, source: Source, transform: Transform, seed: int, repeats: int = 1) -> None:
+    def __init__(
+        self,
+        source: Source,
+        transform: Transform,
+        seed: int,
+        repeats: int = 1,
+        encode: Callable[[Any], int | float | Tensor | None] = classes_only,
+    ) -> None:
         self.source, self.transform, self.seed, self.repeats = source, transform, seed, repeats
+        self.encode = encode
         self._read: tuple[int, Sample, tuple[str, ...]] | None = None  # the last group: its positions come in a row
 
     def __getitem__(self, position: int) -> Item:
@@ -63,7 +77,7 @@ class Stream(Dataset[Item]):
             value = self.transform(sample)
         if self.repeats == 1:
             self._read = None  # nobody asks again
-        return Item(value, position, sample.label, broken)
+        return Item(value, position, self.encode(sample.label), broken)
 
     def _sample(self, group: int) -> tuple[Sample, tuple[str, ...]]:
         """What a group of positions sees, and what was found broken before."""
@@ -106,19 +120,27 @@ class StreamSampler(Sampler[list[int]]):
 
 def collate(items: Sequence[Item]) -> Batch:
     """Items to a batch, zeros after what is shorter than the longest; labels are kept if every item has one."""
-    labels = [item.label for item in items if item.label is not None]
-    values = [item.value for item in items]
-    lengths = torch.tensor([len(value) for value in values])
-    padded = bool((lengths != lengths[0]).any())
-    if padded:
-        values = [pad(value, (0, int(lengths.max()) - len(value))) for value in values]
+    labels = [torch.as_tensor(item.label) for item in items if item.label is not None]
+    values, lengths = _padded([item.value for item in items])
+    targets, label_lengths = _padded(labels) if len(labels) == len(items) else (None, None)
     return Batch(
         inputs=default_collate(values),  # straight into shared memory in a worker
         positions=torch.tensor([item.position for item in items]),
-        labels=torch.tensor(labels) if len(labels) == len(items) else None,
+        labels=None if targets is None else torch.stack(targets),
         broken=tuple(line for item in items for line in item.broken),
-        lengths=lengths if padded else None,
+        lengths=lengths,
+        label_lengths=label_lengths,
     )
+
+
+def _padded(values: list[Tensor]) -> tuple[list[Tensor], Tensor | None]:
+    """All as long as the longest, and how long they were; None for that where they are anyway."""
+    if values[0].ndim == 0:
+        return values, None
+    lengths = torch.tensor([len(value) for value in values])
+    if bool((lengths == lengths[0]).all()):
+        return values, None
+    return [pad(value, (0, int(lengths.max()) - len(value))) for value in values], lengths
 
 
 class Subset:

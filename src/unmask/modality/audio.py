@@ -38,10 +38,13 @@ class Audio(PatchModality):
         mean: of the log energies, a list of one.
         std: their deviation, likewise; they are divided by twice that, as in Audio-MAE and AST.
         roll_gain: shift training clips in a circle, and scale them by Beta(10, 10) + 0.5.
+        position_grid: (times, frequencies) that positions are of, where clips were of another length in pretraining.
 
     Raises:
         ConfigError: the patch does not fit, or there are no mean and deviation.
     """
+
+    adaptable = ("seconds", "roll_gain")
 
     def __init__(
         self,
@@ -51,6 +54,7 @@ class Audio(PatchModality):
         mean: Sequence[float] | None,
         std: Sequence[float] | None,
         roll_gain: bool = False,
+        position_grid: Sequence[int] | None = None,
     ) -> None:
         check_patch("modality.patch_size", patch_size, "the bands", BANDS)
         if not mean or not std:
@@ -64,10 +68,10 @@ class Audio(PatchModality):
                 f"modality.seconds={seconds} is less than a patch of {patch_size} frames. "
                 f"Choose at least {patch_size * HOP / RATE:g}."
             )
-        super().__init__(width, (rows, BANDS // patch_size), patch_size**2)
+        super().__init__(width, (rows, BANDS // patch_size), patch_size**2, position_grid=position_grid)
         self.settings = {
             "width": width, "seconds": seconds, "patch_size": patch_size, "mean": list(mean), "std": list(std),
-            "roll_gain": roll_gain,
+            "roll_gain": roll_gain, "position_grid": list(self.position_grid),
         }  # fmt: skip
         self.patch_size, self.mean, self.std, self.roll_gain = patch_size, mean[0], std[0], roll_gain
         self.frames = rows * patch_size
@@ -84,10 +88,10 @@ class Audio(PatchModality):
         """(B, N, P) normalised log energies."""
         return patchify(self._normalize(batch), self.patch_size)
 
-    def position(self, width: int) -> Tensor:
-        """(N, width) sine-cosine table."""
-        rows, columns = self.grid
-        return sincos_2d(width, (rows, columns), "model.width" if width == self._width else "model.decoder.width")
+    def sincos(self, width: int, grid: tuple[int, ...], key: str) -> Tensor:
+        """(N, width) table of times and frequencies."""
+        rows, columns = grid
+        return sincos_2d(width, (rows, columns), key)
 
     def raw_features(self, batch: Batch) -> Tensor:
         """Mean and deviation of each band over the clip."""

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unmask.errors import ConfigError
 from unmask.media import Film, Sound
 from unmask.nn.init import TOKEN_STD
 from unmask.schema import Batch, Mask, Output, Sample
@@ -39,6 +40,7 @@ class Modality(nn.Module, ABC):
         pointwise: tokens are embedded and positioned one by one, so hidden ones need not be.
         copied: prefixes of a backbone's parameters that data2vec's teacher takes from the student as they are.
         embedders: prefixes of those that `embed` uses; a teacher that copies them all shares the student's embedding.
+        adaptable: settings that fine-tuning may change.
     """
 
     grid: tuple[int, ...]
@@ -47,10 +49,29 @@ class Modality(nn.Module, ABC):
     pointwise: bool = True
     copied: tuple[str, ...] = ()
     embedders: tuple[str, ...] = ("modality",)
+    adaptable: tuple[str, ...] = ()
 
     @abstractmethod
     def transform(self, train: bool) -> Transform:
         """How samples are prepared, for training or to be looked at."""
+
+    def test_views(self, time: int, space: int) -> list[Transform]:
+        """Ways to look at one sample whose predictions are averaged: so many stretches of time, so many crops.
+
+        Raises:
+            ConfigError: there is but one.
+        """
+        if time * space > 1:
+            raise ConfigError("views.time and views.space are for videos. Leave both at 1.")
+        return [self.transform(train=False)]
+
+    def fitted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of one with other `adaptable` settings, made to fit.
+
+        Raises:
+            ConfigError: they cannot be.
+        """
+        return weights
 
     def counts(self, batch: Batch) -> Tensor | None:
         """(B,) real tokens of each sample, the first ones; None where nothing is padded."""

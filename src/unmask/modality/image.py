@@ -30,11 +30,13 @@ class Image(PatchModality):
         crop_scale: random crops for training cover at least this share of the area; 1 crops nothing.
         flip: mirror half of the training images.
         absolute_positions: add a fixed sine-cosine table to the tokens (BEiT and data2vec have relative ones alone).
+        position_grid: (rows, columns) that the table is of, where the pictures were of another size in pretraining.
 
     Raises:
         ConfigError: the patch does not divide the image, or mean and std do not fit the channels.
     """
 
+    adaptable = ("image_size", "crop_scale", "flip")
     pixel_mean: Tensor
     pixel_std: Tensor
 
@@ -49,6 +51,7 @@ class Image(PatchModality):
         crop_scale: float = 0.2,
         flip: bool = True,
         absolute_positions: bool = True,
+        position_grid: Sequence[int] | None = None,
     ) -> None:
         height_width = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
         for side in height_width:
@@ -59,11 +62,11 @@ class Image(PatchModality):
                 "Give one of each for every channel."
             )
         grid = (height_width[0] // patch_size, height_width[1] // patch_size)
-        super().__init__(width, grid, patch_size**2 * channels, absolute_positions)
+        super().__init__(width, grid, patch_size**2 * channels, absolute_positions, position_grid)
         self.settings = {
             "width": width, "image_size": list(height_width), "patch_size": patch_size, "channels": channels,
             "mean": list(mean), "std": list(std), "crop_scale": crop_scale, "flip": flip,
-            "absolute_positions": absolute_positions,
+            "absolute_positions": absolute_positions, "position_grid": list(self.position_grid),
         }  # fmt: skip
         self.image_size, self.patch_size, self.crop_scale, self.flip = height_width, patch_size, crop_scale, flip
         self.hog_size = hog_size(patch_size, channels)
@@ -82,10 +85,10 @@ class Image(PatchModality):
         """(B, N, P) normalised pixels."""
         return patchify(self._normalize(batch), self.patch_size)
 
-    def position(self, width: int) -> Tensor:
-        """(N, width) sine-cosine table."""
-        rows, columns = self.grid
-        return sincos_2d(width, (rows, columns), "model.width" if width == self._width else "model.decoder.width")
+    def sincos(self, width: int, grid: tuple[int, ...], key: str) -> Tensor:
+        """(N, width) table of rows and columns."""
+        rows, columns = grid
+        return sincos_2d(width, (rows, columns), key)
 
     def hog_target(self, batch: Batch, mask: Mask) -> Tensor:
         """(B, H, hog_size) float32: gradient histograms of the hidden patches; gradients see across their borders.
@@ -134,8 +137,11 @@ class ImageTransform(Transform):
         return image.flip(-1) if self.flip and torch.rand(()) < 0.5 else image
 
 
-def fit(pixels: Tensor, size: tuple[int, ...], crop: v2.RandomResizedCrop | None) -> Tensor:
-    """uint8 (..., h, w) to (..., H, W): a random crop, resized; without one resized to cover, and cut to the middle."""
+def fit(pixels: Tensor, size: tuple[int, ...], crop: v2.RandomResizedCrop | None, place: float = 0.5) -> Tensor:
+    """uint8 (..., h, w) to (..., H, W): a random crop, resized; without one resized to cover, and cut off.
+
+    Of what is cut off, the share `place` lies left or above.
+    """
     if crop is not None:
         box = crop.make_params([pixels])
         pixels = pixels[..., box["top"] : box["top"] + box["height"], box["left"] : box["left"] + box["width"]]
@@ -145,4 +151,5 @@ def fit(pixels: Tensor, size: tuple[int, ...], crop: v2.RandomResizedCrop | None
     zoom = max(wanted / side for wanted, side in zip(size, pixels.shape[-2:], strict=True))
     covering = [max(round(side * zoom), wanted) for side, wanted in zip(pixels.shape[-2:], size, strict=True)]
     pixels = v2.functional.resize(pixels, covering, InterpolationMode.BICUBIC)
-    return v2.functional.center_crop(pixels, list(size))
+    top, left = (round((side - wanted) * place) for side, wanted in zip(pixels.shape[-2:], size, strict=True))
+    return pixels[..., top : top + size[0], left : left + size[1]]

@@ -2,6 +2,7 @@
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from unmask.errors import ConfigError
 from unmask.masking.select import gather
 from unmask.modality.base import Modality
 from unmask.nn.init import init_transformer
+from unmask.nn.position import resize_table
 from unmask.schema import Batch, Mask
 
 TARGET_EPS = 1e-6  # inside the root, on the unbiased variance (MAE's released code)
@@ -23,13 +25,22 @@ class PatchModality(Modality):
         grid: patches along each axis.
         patch_values: values of a patch, which is what a reconstruction has.
         absolute_positions: add the fixed table to the tokens.
+        position_grid: patches along each axis that the table is made for, and interpolated from; None for `grid`.
     """
 
     table: Tensor
 
-    def __init__(self, width: int, grid: tuple[int, ...], patch_values: int, absolute_positions: bool = True) -> None:
+    def __init__(
+        self,
+        width: int,
+        grid: tuple[int, ...],
+        patch_values: int,
+        absolute_positions: bool = True,
+        position_grid: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
         self.grid, self.target_size = grid, patch_values
+        self.position_grid = grid if position_grid is None else tuple(position_grid)
         self._width = width
         # A convolution whose stride is its kernel, as one matrix product over the patches that are wanted.
         self.projection = nn.Linear(patch_values, width)
@@ -46,8 +57,13 @@ class PatchModality(Modality):
         """(B, N, P) normalised float32 values, patch by patch."""
 
     @abstractmethod
+    def sincos(self, width: int, grid: tuple[int, ...], key: str) -> Tensor:
+        """(N, width) sine-cosine table of a grid; an error names the key that sets the width."""
+
     def position(self, width: int) -> Tensor:
         """(N, width) sine-cosine table."""
+        key = "model.width" if width == self._width else "model.decoder.width"
+        return resize_table(self.sincos(width, self.position_grid, key), self.position_grid, self.grid)
 
     def embed(self, batch: Batch, visible: Tensor | None = None) -> Tensor:
         """Project the wanted patches only."""

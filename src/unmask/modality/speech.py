@@ -49,6 +49,7 @@ class Speech(Modality):
     window: Tensor
     filters: Tensor
     pointwise = False
+    adaptable = ("crop_seconds",)
     # Frames are the student's own, and its convolutional positions are taken over: the teacher averages blocks alone.
     copied = ("modality",)
     embedders = ("modality.conv", "modality.norm", "modality.projection")

@@ -38,6 +38,7 @@ class Text(Modality):
     """
 
     copied = ("modality", "encoder.norm")  # a post-norm encoder's first norm is RoBERTa's norm of the embeddings
+    adaptable = ("block_size",)
     words: Tensor
     boundaries: Tensor
 
@@ -71,6 +72,16 @@ class Text(Modality):
     def transform(self, train: bool) -> Transform:
         """Cut to the block size; nothing is random."""
         return TextTransform(self.grid[0])
+
+    def fitted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The first of the learned positions."""
+        rows, known = len(self.positions.weight), len(weights["positions.weight"])
+        if rows > known:
+            raise ConfigError(
+                f"input.block_size={self.grid[0]} is more than the {known - POSITION_OFFSET} positions that this "
+                "backbone has learned. Choose at most so many."
+            )
+        return weights | {"positions.weight": weights["positions.weight"][:rows]}
 
     def counts(self, batch: Batch) -> Tensor | None:
         """Tokens of each text."""

@@ -44,11 +44,13 @@ class Video(PatchModality):
         target_frames: frames that are predicted, spread evenly over the clip (mae_st predicts 8 of 16); None for all.
         target_norm: of each patch, where targets are normalised: over all its values (`patch`), or over those of each
             channel (`channel`, VideoMAE's).
+        position_grid: (times, rows, columns) that positions are of, where clips were of another size in pretraining.
 
     Raises:
         ConfigError: patch or tubelet do not divide, mean and std do not fit, or there is no such option.
     """
 
+    adaptable = ("frames", "fps", "image_size", "crop_scale", "flip")
     pixel_mean: Tensor
     pixel_std: Tensor
 
@@ -68,6 +70,7 @@ class Video(PatchModality):
         positions: str = "sincos",
         target_frames: int | None = None,
         target_norm: str = "patch",
+        position_grid: Sequence[int] | None = None,
     ) -> None:
         height_width = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
         for side in height_width:
@@ -87,7 +90,7 @@ class Video(PatchModality):
         self._positions = positions
         times = frames // tubelet
         grid = (times, height_width[0] // patch_size, height_width[1] // patch_size)
-        super().__init__(width, grid, tubelet * patch_size**2 * channels)
+        super().__init__(width, grid, tubelet * patch_size**2 * channels, position_grid=position_grid)
         if target_frames is not None and (target_frames % times or not 0 < target_frames <= frames):
             raise ConfigError(
                 f"modality.target_frames={target_frames} does not give each of the {times} tokens along time as many. "
@@ -97,6 +100,7 @@ class Video(PatchModality):
             "width": width, "frames": frames, "fps": fps, "image_size": list(height_width), "patch_size": patch_size,
             "tubelet": tubelet, "channels": channels, "mean": list(mean), "std": list(std), "crop_scale": crop_scale,
             "flip": flip, "positions": positions, "target_frames": target_frames, "target_norm": target_norm,
+            "position_grid": list(self.position_grid),
         }  # fmt: skip
         self.patch_size, self.tubelet, self.target_norm = patch_size, tubelet, target_norm
         # Truncated, as mae_st does: of 16 frames 0, 2, 4, 6, 8, 10, 12 and 15.
@@ -115,6 +119,18 @@ class Video(PatchModality):
             self.settings["frames"], self.settings["fps"], size, self.settings["channels"], train, crop_scale, flip
         )
 
+    def test_views(self, time: int, space: int) -> list[Transform]:
+        """Clips from evenly spread places, each cut to squares along its longer side: as the papers test."""
+        settings = self.settings
+        return [
+            VideoTransform(
+                settings["frames"], settings["fps"], tuple(settings["image_size"]), settings["channels"],
+                random=False, crop_scale=1.0, flip=False, place=(_spread(i, time), _spread(j, space)),
+            )
+            for i in range(time)
+            for j in range(space)
+        ]  # fmt: skip
+
     def values(self, batch: Batch) -> Tensor:
         """(B, C, T, H, W) pixels in 0..1."""
         return batch.inputs.float().transpose(1, 2) / 255
@@ -123,10 +139,9 @@ class Video(PatchModality):
         """(B, N, P) normalised pixels."""
         return tubelets(self._normalize(batch.inputs), self.tubelet, self.patch_size)
 
-    def position(self, width: int) -> Tensor:
-        """(N, width) sine-cosine table."""
-        key = "model.width" if width == self._width else "model.decoder.width"
-        times, rows, columns = self.grid
+    def sincos(self, width: int, grid: tuple[int, ...], key: str) -> Tensor:
+        """(N, width) table of times, rows and columns, or along all tokens."""
+        times, rows, columns = grid
         if self._positions == "interleaved":
             return sincos_interleaved(width, times * rows * columns, key)
         return sincos_3d(width, (times, rows, columns), key)
@@ -206,7 +221,10 @@ class Video(PatchModality):
 
 
 class VideoTransform(Transform):
-    """From an open video to frames of a fixed size; the frames are read once, and cropped at each call."""
+    """From an open video to frames of a fixed size; the frames are read once, and cropped at each call.
+
+    Where nothing is random, `place` says which part of the time and of the longer side is seen, from 0 to 1.
+    """
 
     def __init__(
         self,
@@ -217,7 +235,9 @@ class VideoTransform(Transform):
         random: bool,
         crop_scale: float,
         flip: bool,
+        place: tuple[float, float] = (0.5, 0.5),
     ) -> None:
+        self.place = place
         self.frames, self.fps, self.size, self.channels = frames, fps, tuple(size), channels
         self.random, self.flip = random, flip
         self.crop = v2.RandomResizedCrop(self.size, scale=(crop_scale, 1.0)) if crop_scale < 1 else None
@@ -226,7 +246,7 @@ class VideoTransform(Transform):
         """The clip's frames, uint8 (T, 3, h, w); where the video is over its last frame goes on."""
         clip: Clip = sample.value
         surplus = max(0.0, clip.seconds - self.frames / self.fps)
-        start = surplus * (float(torch.rand(())) if self.random else 0.5)
+        start = surplus * (float(torch.rand(())) if self.random else self.place[0])
         try:
             return Sample(clip.frames([start + i / self.fps for i in range(self.frames)]), sample.label)
         finally:
@@ -234,7 +254,12 @@ class VideoTransform(Transform):
 
     def __call__(self, sample: Sample) -> Tensor:
         """uint8 (T, C, H, W); all frames are cropped alike."""
-        video = fit(sample.value, self.size, self.crop)
+        video = fit(sample.value, self.size, self.crop, self.place[1])
         if self.flip and torch.rand(()) < 0.5:
             video = video.flip(-1)
         return video if self.channels == 3 else v2.functional.rgb_to_grayscale(video)
+
+
+def _spread(index: int, count: int) -> float:
+    """The middle for one, else evenly from 0 to 1."""
+    return 0.5 if count == 1 else index / (count - 1)

@@ -41,10 +41,16 @@ class Encoder(nn.Module):
         self.dropout = nn.Dropout(self.style.dropout) if self.style.dropout else nn.Identity()
         init_blocks(self.blocks, self.style.init)
 
-    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """(B, N, D) to (B, N, D), normed; `bias` is the attention's."""
+    def forward(self, x: Tensor, bias: Tensor | None = None, last_norm: bool = True) -> Tensor:
+        """(B, N, D) to (B, N, D).
+
+        Args:
+            x: tokens.
+            bias: the attention's.
+            last_norm: False leaves out the norm after pre-norm blocks.
+        """
         tokens, _ = deque(self.layers(x, bias), maxlen=1).pop()  # the last; earlier ones are let go
-        return self.norm(tokens) if self.style.norm_first else tokens
+        return self.norm(tokens) if self.style.norm_first and last_norm else tokens
 
     def layers(self, x: Tensor, bias: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """After each block: its tokens, and its feed-forward output before the residual."""

@@ -1,6 +1,9 @@
 """Fixed position tables."""
 
+from collections.abc import Sequence
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from unmask.errors import ConfigError
@@ -74,6 +77,29 @@ def sincos_3d(width: int, grid: tuple[int, int, int], key: str = "model.width") 
         angle = axis.reshape(-1, 1) * 10_000.0 ** -(torch.arange(half, dtype=torch.float64) / half)
         parts += [angle.sin(), angle.cos()]
     return torch.cat(parts, dim=1).float()
+
+
+def resize_table(table: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor:
+    """A (N, D) table of one grid on another, as published for other image sizes: bicubic, time linear.
+
+    Args:
+        table: row-major.
+        old: token counts of the table along each axis, at most three.
+        new: those that are wanted.
+    """
+    if tuple(old) == tuple(new):
+        return table
+    grid = table.float().view(*old, -1).movedim(-1, 0)
+    if len(old) == 3 and old[0] != new[0]:
+        flat = grid.flatten(2).movedim(1, 2)  # (D, H W, T)
+        grid = F.interpolate(flat, size=new[0], mode="linear").movedim(2, 1).reshape(-1, new[0], *old[1:])
+    if len(old) == 1:
+        grid = F.interpolate(grid[None], size=new[0], mode="linear")[0]
+    elif tuple(old[-2:]) != tuple(new[-2:]):
+        planes = grid[None] if len(old) == 2 else grid.movedim(1, 0)  # (1 or T, D, H, W)
+        planes = F.interpolate(planes, size=tuple(new[-2:]), mode="bicubic", align_corners=False)
+        grid = planes[0] if len(old) == 2 else planes.movedim(0, 1)
+    return grid.flatten(1).T.contiguous()
 
 
 def sincos_interleaved(width: int, tokens: int, key: str = "model.width") -> Tensor:

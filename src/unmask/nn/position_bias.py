@@ -1,9 +1,12 @@
 """What attention scores know of positions: distances with fixed slopes, or a learned table."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+
+from unmask.nn.position import resize_table
 
 
 class Alibi(nn.Module):
@@ -58,6 +61,7 @@ class RelativeBias(nn.Module):
 
     def __init__(self, grid: tuple[int, ...], prefix: int, heads: int) -> None:
         super().__init__()
+        self.grid = grid
         rows, columns = grid
         offsets = (2 * rows - 1) * (2 * columns - 1)
         self.table = nn.Parameter(torch.zeros(offsets + 3, heads))
@@ -77,3 +81,8 @@ class RelativeBias(nn.Module):
             seen = nn.functional.pad(visible + self.prefix, (self.prefix, 0))
             index = self.index[seen[:, :, None], seen[:, None, :]]
         return self.table[index].permute(0, 3, 1, 2)
+
+    def resized(self, table: Tensor, grid: Sequence[int]) -> Tensor:
+        """The table of another grid as one of this, interpolated between offsets."""
+        old, new = ([2 * side - 1 for side in sides] for sides in (grid, self.grid))
+        return torch.cat([resize_table(table[:-3], old, new), table[-3:]])

@@ -2,13 +2,13 @@
 
 from abc import ABC, abstractmethod
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from unmask.backbone import Backbone
+from unmask.backbone import Learner
 from unmask.schema import Batch, Mask, Output
 
 
-class Objective(nn.Module, ABC):
+class Objective(Learner, ABC):
     """A backbone, a head, a loss.
 
     Attributes:
@@ -17,7 +17,6 @@ class Objective(nn.Module, ABC):
         masks_per_sample: M; `forward` gets a mask of M rows for each sample of the batch, those of a sample in a row.
     """
 
-    backbone: Backbone
     normalize: bool = False
     masks_per_sample: int = 1
 

@@ -1,20 +1,22 @@
 """The training stream, and a few labelled samples to judge features by."""
 
 import signal
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import lightning.pytorch as L
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from unmask.address import Permutation, address
 from unmask.data.bucket import BucketSampler
 from unmask.data.source import Source
-from unmask.data.stream import Item, Stream, StreamSampler, collate
+from unmask.data.stream import Item, Stream, StreamSampler, Transform, classes_only, collate
 from unmask.errors import BrokenSample
 from unmask.modality.base import Modality
-from unmask.schema import Batch
+from unmask.schema import Batch, Sample
 
 
 class Buckets(NamedTuple):
@@ -29,7 +31,40 @@ class Buckets(NamedTuple):
     window: int
 
 
-class PretrainData(L.LightningDataModule):
+class Labels(NamedTuple):
+    """What fine-tuning asks of its data.
+
+    Attributes:
+        encode: from a source's label to what a batch holds.
+        validation: what the best checkpoint is chosen by; may be empty.
+        augment: changes of a training sample, one after the other, after the modality's own.
+    """
+
+    encode: Callable[[Any], int | float | Tensor | None]
+    validation: Source
+    augment: Sequence[Callable[[Tensor], Tensor]] = ()
+
+
+class Augmented:
+    """A modality's transform, and changes after it.
+
+    Args:
+        transform: the modality's.
+        changes: of what it gives; random through torch's global generator.
+    """
+
+    def __init__(self, transform: Transform, changes: Sequence[Callable[[Tensor], Tensor]]) -> None:
+        self.read, self.transform, self.changes = transform.read, transform, changes
+
+    def __call__(self, sample: Sample) -> Tensor:
+        """The changed row."""
+        value = self.transform(sample)
+        for change in self.changes:
+            value = change(value)
+        return value
+
+
+class TrainingData(L.LightningDataModule):
     """Batches of the stream from the step the trainer stands at.
 
     Args:
@@ -41,6 +76,7 @@ class PretrainData(L.LightningDataModule):
         num_workers: loader processes; the run is the same for any number.
         buckets: where samples are batched by their length.
         repeats: times that a sample is seen in a row, read once.
+        labels: where labels are learned from.
     """
 
     def __init__(
@@ -53,12 +89,18 @@ class PretrainData(L.LightningDataModule):
         num_workers: int,
         buckets: Buckets | None = None,
         repeats: int = 1,
+        labels: Labels | None = None,
     ) -> None:
         super().__init__()
         self.train, self.test, self.seed = train, test, seed
         self.global_batch, self.num_workers = global_batch, num_workers
         self.buckets = buckets
-        self.stream = Stream(train, modality.transform(train=True), seed, repeats)
+        transform: Transform = modality.transform(train=True)
+        if labels is None:
+            self.stream = Stream(train, transform, seed, repeats)
+        else:
+            self.stream = Stream(train, Augmented(transform, labels.augment), seed, repeats, labels.encode)
+            self.validation = labels.validation
         self.still = modality.transform(train=False)
 
     def train_dataloader(self) -> DataLoader[Item]:
@@ -91,7 +133,7 @@ class PretrainData(L.LightningDataModule):
                 sample = self.still.read(source[order[position]])
             except BrokenSample:
                 continue  # probes do with fewer; in training they are counted and named
-            items.append(Item(self.still(sample), position, sample.label, ()))
+            items.append(Item(self.still(sample), position, classes_only(sample.label), ()))
             if len(items) == count:
                 break
         return collate(items) if items else None

@@ -6,18 +6,20 @@ from typing import Any
 
 from torch import nn
 
+from unmask.backbone import Learner
+
 _BLOCK = re.compile(r"backbone\.encoder\.blocks\.(\d+)\.")
 
 
 def parameter_groups(
-    module: nn.Module, weight_decay: float, layer_decay: float = 1.0, depth: int = 0, decay_vectors: bool = False
+    module: Learner, weight_decay: float, layer_decay: float = 1.0, depth: int = 0, decay_vectors: bool = False
 ) -> list[dict[str, Any]]:
     """Groups for an optimiser: vectors and biases without decay, everything else with; each with its `lr_scale`.
 
     Class and mask tokens have three axes and do decay, as in MAE's pretraining (arXiv 2111.06377).
 
     Args:
-        module: holds a `backbone`.
+        module: what learns.
         weight_decay: of parameters that decay.
         layer_decay: a layer's rate over that of the layer above (arXiv 2106.08254); 1 for all alike.
         depth: encoder blocks.

@@ -1,9 +1,10 @@
-"""Pretraining as Lightning sees it."""
+"""Training as Lightning sees it: what pretraining and fine-tuning share, and pretraining."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning.pytorch as L
 import torch
@@ -11,111 +12,94 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from unmask.address import address
+from unmask.backbone import Learner
 from unmask.masking.strategy import MaskStrategy
 from unmask.objective.base import Objective
 from unmask.schema import Batch, Mask, Output
 from unmask.training.groups import parameter_groups
 
 
-class PretrainModule(L.LightningModule):
-    """Draw a mask, ask the objective for a loss. Knows no modality and no method.
+class Optimization(NamedTuple):
+    """How parameters learn.
 
-    Args:
-        objective: backbone, head and loss.
-        masking: the strategy.
+    Attributes:
         make_optimizer: from parameter groups to an optimiser.
+        learning_rate: by optimiser step.
         weight_decay: for parameters that decay.
         layer_decay: a layer's learning rate over that of the layer above.
         decay_vectors: let vectors and biases decay too.
-        learning_rate: by optimiser step.
+    """
+
+    make_optimizer: Callable[[list[dict[str, Any]]], Optimizer]
+    learning_rate: Callable[[int], float]
+    weight_decay: float
+    layer_decay: float
+    decay_vectors: bool
+
+
+class TrainingModule(L.LightningModule, ABC):
+    """Steps whose randomness and learning rate are functions of their number.
+
+    Args:
+        optimization: how parameters learn.
         seed: the run's.
 
     Attributes:
-        output: what the objective returned for the last micro-batch.
-        mask: the mask it was asked with.
+        output: what the model returned for the last micro-batch.
+        mask: what was hidden from it; None where nothing is.
         hidden_fraction: scalar, what share of the real tokens that hid.
         batch_ended: when the last micro-batch was done with, by `time.perf_counter`.
     """
 
     output: Output
-    mask: Mask
+    mask: Mask | None = None
     hidden_fraction: Tensor
     batch_ended: float
 
-    def __init__(
-        self,
-        objective: Objective,
-        masking: MaskStrategy,
-        make_optimizer: Callable[[list[dict[str, Any]]], Optimizer],
-        weight_decay: float,
-        layer_decay: float,
-        decay_vectors: bool,
-        learning_rate: Callable[[int], float],
-        seed: int,
-    ) -> None:
+    def __init__(self, optimization: Optimization, seed: int) -> None:
         super().__init__()
-        self.objective = objective
-        self.masking = masking
-        self.make_optimizer = make_optimizer
-        self.weight_decay = weight_decay
-        self.layer_decay = layer_decay
-        self.decay_vectors = decay_vectors
-        self.learning_rate = learning_rate
-        self.seed = seed
+        self.optimization, self.seed = optimization, seed
+
+    @property
+    @abstractmethod
+    def model(self) -> Learner:
+        """What learns: it holds a backbone."""
 
     def configure_optimizers(self) -> Optimizer:
         """Parameter groups by decay and layer; the rate is set by `optimizer_step`."""
-        depth = self.objective.backbone.encoder.depth
-        groups = parameter_groups(self.objective, self.weight_decay, self.layer_decay, depth, self.decay_vectors)
-        return self.make_optimizer(groups)
-
-    def draw_mask(self, batch: Batch) -> Mask:
-        """The masks of each sample, by its stream position."""
-        modality, repeats = self.objective.backbone.modality, self.objective.masks_per_sample
-        positions, counts, never_hidden = batch.positions, modality.counts(batch), modality.never_hidden(batch)
-        if repeats > 1:
-            clones = torch.arange(repeats, device=positions.device)
-            positions = (positions[:, None] * repeats + clones).flatten()
-            counts, never_hidden = (
-                None if x is None else x.repeat_interleave(repeats, 0) for x in (counts, never_hidden)
-            )
-        return self.masking.draw(self.seed, positions, modality.grid_of(batch), counts, never_hidden)
+        how, depth = self.optimization, self.model.backbone.encoder.depth
+        groups = parameter_groups(self.model, how.weight_decay, how.layer_decay, depth, how.decay_vectors)
+        return how.make_optimizer(groups)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout and the like by address, so that no generator has to be saved."""
         accumulated = self.trainer.accumulate_grad_batches
         torch.manual_seed(address(self.seed, "step", self.global_step, batch_idx % accumulated, self.global_rank))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of one micro-batch."""
-        self.mask = self.draw_mask(batch)
-        counts = self.objective.backbone.modality.counts(batch)
-        real = None if counts is None else counts.sum() * self.objective.masks_per_sample
-        self.hidden_fraction = self.mask.fraction(real)
-        self.output = self.objective(batch, self.mask)
-        return self.output.loss
-
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
     ) -> None:
-        """Set this step's rate, step, then let the objective follow."""
+        """Set this step's rate, step, then let the model follow."""
         for group in optimizer.param_groups:
-            group["lr"] = self.learning_rate(self.global_step) * group["lr_scale"]
+            group["lr"] = self.optimization.learning_rate(self.global_step) * group["lr_scale"]
         done, scaler = self.global_step + 1, getattr(self.trainer.precision_plugin, "scaler", None)
         scale = scaler.get_scale() if scaler else 1.0
         optimizer.step(closure=optimizer_closure)
         if scaler is None or scaler.get_scale() >= scale:  # else float16 overflowed, and the step was skipped
-            self.objective.after_step(done)
+            self.after_step(done)
+
+    def after_step(self, done: int) -> None:
+        """Called after each optimiser step with the number of steps done, this one included."""
 
     @contextmanager
-    def judged(self) -> Iterator[Objective]:
-        """The objective to look at: in eval mode, without gradients, and put back after."""
-        self.objective.eval()
+    def judged(self) -> Iterator[Any]:
+        """The model to look at: in eval mode, without gradients, and put back after."""
+        self.model.eval()
         try:
             with torch.inference_mode():
-                yield self.objective
+                yield self.model
         finally:
-            self.objective.train()
+            self.model.train()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """The last hook of a micro-batch: what comes until the next one starts is waiting for data."""
@@ -130,3 +114,48 @@ class PretrainModule(L.LightningModule):
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         lag = progress["total"]["processed"] - progress["total"]["completed"]
         progress["current"] = {"ready": 0, "started": 0, "processed": 0, "completed": -lag}
+
+
+class PretrainModule(TrainingModule):
+    """Draw a mask, ask the objective for a loss. Knows no modality and no method.
+
+    Args:
+        objective: backbone, head and loss.
+        masking: the strategy.
+        optimization: how parameters learn.
+        seed: the run's.
+    """
+
+    def __init__(self, objective: Objective, masking: MaskStrategy, optimization: Optimization, seed: int) -> None:
+        super().__init__(optimization, seed)
+        self.objective, self.masking = objective, masking
+
+    @property
+    def model(self) -> Objective:
+        """The objective."""
+        return self.objective
+
+    def draw_mask(self, batch: Batch) -> Mask:
+        """The masks of each sample, by its stream position."""
+        modality, repeats = self.objective.backbone.modality, self.objective.masks_per_sample
+        positions, counts, never_hidden = batch.positions, modality.counts(batch), modality.never_hidden(batch)
+        if repeats > 1:
+            clones = torch.arange(repeats, device=positions.device)
+            positions = (positions[:, None] * repeats + clones).flatten()
+            counts, never_hidden = (
+                None if x is None else x.repeat_interleave(repeats, 0) for x in (counts, never_hidden)
+            )
+        return self.masking.draw(self.seed, positions, modality.grid_of(batch), counts, never_hidden)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of one micro-batch."""
+        self.mask = self.draw_mask(batch)
+        counts = self.objective.backbone.modality.counts(batch)
+        real = None if counts is None else counts.sum() * self.objective.masks_per_sample
+        self.hidden_fraction = self.mask.fraction(real)
+        self.output = self.objective(batch, self.mask)
+        return self.output.loss
+
+    def after_step(self, done: int) -> None:
+        """A teacher moves."""
+        self.objective.after_step(done)
