@@ -21,7 +21,8 @@ LAYERS = [
     ["finetuning", "run"],
     ["probing"],
     ["build"],
-    ["reconstruct"],
+    ["reading"],
+    ["predict", "reconstruct"],
 ]
 # Beside the stack: data knows no model, and the command line must answer before torch is loaded.
 DATA = {"errors", "address", "media", "schema", "vocabulary", "data"}

@@ -123,8 +123,13 @@ def write_predictions(folder: Path, records: list[Record]) -> None:
     """`predictions.csv`, what fits a cell, and `predictions.jsonl`, everything."""
     with written_whole(folder / "predictions.jsonl") as aside:
         aside.write_text("".join(json.dumps(record) + "\n" for record in records))
+    write_table(folder / "predictions.csv", records)
+
+
+def write_table(path: Path, records: list[Record]) -> None:
+    """A CSV of what fits a cell."""
     plain = [{k: v for k, v in record.items() if not isinstance(v, list | dict)} for record in records]
-    with written_whole(folder / "predictions.csv") as aside, aside.open("w", newline="") as file:
+    with written_whole(path) as aside, aside.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(plain[0]))
         writer.writeheader()
         writer.writerows(plain)

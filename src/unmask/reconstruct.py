@@ -13,19 +13,15 @@ from pathlib import Path
 
 import torch
 from PIL import Image as PILImage
-from tokenizers import Tokenizer
 
 from unmask.build.trained import Trained, build_trained
-from unmask.data.audio import read_audio
-from unmask.data.images import decode
 from unmask.data.stream import Item, collate
-from unmask.data.video import VideoFile
 from unmask.errors import BrokenSample, ConfigError
 from unmask.media import Sound
 from unmask.modality.audio import RATE, Audio
 from unmask.modality.gap import Gap
 from unmask.objective.base import Objective
-from unmask.schema import Sample
+from unmask.reading import read
 
 USAGE = "python -m unmask.reconstruct RUN FILE... [mask.ratio=0.5] [seed=0] [hide=1.2s-1.5s] [out=FOLDER]"
 SECONDS = re.compile(r"(\d+(?:\.\d+)?)s?-(\d+(?:\.\d+)?)s?")
@@ -50,30 +46,10 @@ def main(words: list[str]) -> None:
             print(path)
 
 
-def read(kind: str, file: Path, objective: Objective) -> Sample:
-    """A file as a sample of the run's modality.
-
-    Raises:
-        BrokenSample: it cannot be read.
-    """
-    settings = objective.backbone.modality.settings
-    try:
-        if kind == "images":
-            return Sample(decode(file.read_bytes(), settings["channels"]), None)
-        if kind == "videos":
-            return Sample(VideoFile(file), None)
-        if kind == "sounds":
-            return Sample(read_audio(file), None)
-        ids = Tokenizer.from_str(settings["tokenizer"]).encode(file.read_text(encoding="utf-8")).ids
-        return Sample(torch.tensor(ids), None)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise BrokenSample(str(file), str(getattr(error, "strerror", None) or error).rstrip(".")) from error
-
-
 def show(trained: Trained, file: Path, out: Path) -> list[Path]:
     """Hide what the mask says, draw and write what comes out; the files written."""
     objective, modality = trained.objective, trained.objective.backbone.modality
-    sample = read(trained.kind, file, objective)
+    sample = read(modality, file)
     transform = modality.transform(train=False)
     batch = collate([Item(transform(transform.read(sample)), 0, None, ())])
     grid, counts, spared = modality.grid_of(batch), modality.counts(batch), modality.never_hidden(batch)
@@ -94,7 +70,7 @@ def fill(objective: Objective, file: Path, seconds: tuple[float, float], out: Pa
     audio = objective.backbone.modality
     if not isinstance(audio, Audio):
         raise ConfigError("hide= fills gaps in spectrograms. Give a run of modality=audio objective=mae.")
-    wave = read("sounds", file, objective).value
+    wave = read(audio, file).value
     gap = Gap(audio, wave, *seconds)
     with torch.inference_mode():
         prediction = objective.predict(gap.batch, gap.mask)

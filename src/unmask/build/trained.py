@@ -23,13 +23,11 @@ class Trained(NamedTuple):
     Attributes:
         objective: as its newest checkpoint has it, in eval mode.
         masking: its strategy.
-        kind: of samples: images, videos, sounds or texts.
         seed: of masks.
     """
 
     objective: Objective
     masking: MaskStrategy
-    kind: str
     seed: int
 
 
@@ -59,4 +57,4 @@ def build_trained(run: Path, options: dict[str, str]) -> Trained:
     objective: Objective = create(cfg.objective, backbone=Backbone.load(run), **given)
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
     objective.load_state_dict({k.removeprefix("objective."): v for k, v in state.items() if k.startswith("objective.")})
-    return Trained(objective.eval(), create(cfg.mask), cfg.modality.kind, cfg.seed)
+    return Trained(objective.eval(), create(cfg.mask), cfg.seed)

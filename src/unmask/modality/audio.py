@@ -44,6 +44,7 @@ class Audio(PatchModality):
         ConfigError: the patch does not fit, or there are no mean and deviation.
     """
 
+    kind = "sounds"
     adaptable = ("seconds", "roll_gain")
 
     def __init__(

@@ -33,6 +33,7 @@ class Modality(nn.Module, ABC):
     """A kind of sample: how it is transformed, embedded, reconstructed and shown.
 
     Attributes:
+        kind: of its samples: images, videos, sounds or texts.
         grid: token counts along each axis of the largest sample; N is their product. A batch of shorter samples has
             fewer tokens, along a single axis.
         target_size: P, values in the reconstruction of one token.
@@ -43,6 +44,7 @@ class Modality(nn.Module, ABC):
         adaptable: settings that fine-tuning may change.
     """
 
+    kind: str
     grid: tuple[int, ...]
     target_size: int
     settings: dict[str, Any]

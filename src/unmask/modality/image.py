@@ -36,6 +36,7 @@ class Image(PatchModality):
         ConfigError: the patch does not divide the image, or mean and std do not fit the channels.
     """
 
+    kind = "images"
     adaptable = ("image_size", "crop_scale", "flip")
     pixel_mean: Tensor
     pixel_std: Tensor

@@ -48,6 +48,7 @@ class Speech(Modality):
 
     window: Tensor
     filters: Tensor
+    kind = "sounds"
     pointwise = False
     adaptable = ("crop_seconds",)
     # Frames are the student's own, and its convolutional positions are taken over: the teacher averages blocks alone.

@@ -38,6 +38,7 @@ class Text(Modality):
     """
 
     copied = ("modality", "encoder.norm")  # a post-norm encoder's first norm is RoBERTa's norm of the embeddings
+    kind = "texts"
     adaptable = ("block_size",)
     words: Tensor
     boundaries: Tensor

@@ -50,6 +50,7 @@ class Video(PatchModality):
         ConfigError: patch or tubelet do not divide, mean and std do not fit, or there is no such option.
     """
 
+    kind = "videos"
     adaptable = ("frames", "fps", "image_size", "crop_scale", "flip")
     pixel_mean: Tensor
     pixel_std: Tensor
