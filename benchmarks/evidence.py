@@ -32,9 +32,9 @@ SEEDS = (0, 1, 2)
 
 # By name, data set and objective: what stands behind `python train.py`.
 CELLS = {
-    "digits/mae": "",
-    "digits/simmim": "objective=simmim",
-    "digits/maskfeat": "objective=simmim objective.target=hog",
+    "digits/mae": "callbacks.probes.pool=tokens",
+    "digits/simmim": "objective=simmim callbacks.probes.pool=tokens",
+    "digits/maskfeat": "objective=simmim objective.target=hog callbacks.probes.pool=tokens",
     "digits/data2vec": "experiment=data2vec_digits",
     "digits/data2vec2": "experiment=data2vec2_digits",
     "fashion/mae": "experiment=mae_fashion",
@@ -44,7 +44,7 @@ CELLS = {
     "word_spectrograms/mae": "experiment=word_spectrograms objective=mae",
     "moving_digits/mae": "experiment=moving_digits objective=mae",
     "docs/mlm": "experiment=docs objective=mlm",
-    "docs/mae": "experiment=docs objective=mae",
+    "docs/mae": "experiment=docs objective=mae mask.ratio=0.5",
     "docs/data2vec": "experiment=docs objective=data2vec",
     "docs/data2vec2": "experiment=docs objective=data2vec2",
 }

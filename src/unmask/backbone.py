@@ -104,10 +104,25 @@ class Backbone(nn.Module):
         bias = self._attention_bias(math.prod(modality.grid_of(batch)), visible, real)
         return torch.cat([prefix.to(tokens.dtype), tokens], dim=1), bias
 
-    def features(self, batch: Batch) -> Tensor:
-        """(B, D) float32: the mean of the grid tokens' features of the whole sample."""
+    def features(self, batch: Batch, pool: str = "mean") -> Tensor:
+        """(B, D) float32: the mean of the grid tokens' features of the whole sample; or all of them, (B, N D).
+
+        The raw input, which features are compared with, knows where everything is; a mean does not.
+
+        Args:
+            batch: the samples.
+            pool: `mean`, or `tokens` for all in a row, where nothing is padded.
+
+        Raises:
+            ConfigError: there is no such pool, or samples are padded.
+        """
         tokens = self.encode(batch)[:, self.prefix :].float()
         real = self.modality.real(batch)
+        if pool == "tokens" and real is None:
+            return tokens.flatten(1)
+        if pool != "mean":
+            reason = "samples of different lengths have no common row of tokens" if pool == "tokens" else "no such pool"
+            raise ConfigError(f"pool={pool}: {reason}. Use mean.")
         if real is None:
             return tokens.mean(1)
         return (tokens * real[..., None]).sum(1) / real.sum(1, keepdim=True)

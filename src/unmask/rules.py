@@ -176,6 +176,7 @@ RULES = {
     "callbacks.collapse.samples": _whole(8, "samples"),
     "callbacks.collapse.action": _choice("warn", "stop", "none"),
     "callbacks.pictures.count": _whole(1, "samples"),
+    "callbacks.probes.pool": _choice("mean", "tokens"),
     "callbacks.probes.labels": _whole(10, "samples"),
     "callbacks.probes.test": _whole(10, "samples"),
     "callbacks.progress.interval": _number("seconds", 0),

@@ -1,6 +1,7 @@
 """Fine-tuning from the composed config, in the order data flows."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -118,10 +119,11 @@ def build_probing(cfg: DictConfig) -> Probing:
     quiet()
     torch.manual_seed(cfg.seed)
     backbone = build_backbone(cfg, scratch=False)
-    encoders: dict[str, Callable[[Batch], Tensor]] = {str(cfg.backbone): backbone.eval().features}
+    pool = cfg.task.pool
+    encoders: dict[str, Callable[[Batch], Tensor]] = {str(cfg.backbone): partial(backbone.eval().features, pool=pool)}
     if cfg.compare is not None:
         untrained = build_backbone(cfg, scratch=True).eval()
-        encoders |= {SCRATCH: untrained.features, "raw input": backbone.modality.raw_features}
+        encoders |= {SCRATCH: partial(untrained.features, pool=pool), "raw input": backbone.modality.raw_features}
     train, test = build_labelled(cfg, backbone, transcribed=False)
     if len(train.classes) < 2:
         raise ConfigError(f"task={cfg.task.name} needs two classes, and data={cfg.data.name} has {len(train.classes)}.")

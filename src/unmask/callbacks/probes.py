@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,11 @@ class Probes(L.Callback):
         every: optimiser steps.
         labels: training samples whose labels are used.
         test: held-out samples that are judged by, at most.
+        pool: of a sample's tokens: `mean`, or `tokens`, all in a row (see `Backbone.features`).
     """
 
-    def __init__(self, every: int, labels: int, test: int) -> None:
-        self.every, self.labels, self.test = every, labels, test
+    def __init__(self, every: int, labels: int, test: int, pool: str = "mean") -> None:
+        self.every, self.labels, self.test, self.pool = every, labels, test, pool
         self._train: Batch | None = None
         self._test: Batch | None = None
 
@@ -47,7 +49,7 @@ class Probes(L.Callback):
         assert isinstance(pl_module, PretrainModule)
         self._read(trainer)
         with pl_module.judged() as objective:
-            features = self._encode(objective.backbone.features, pl_module.device)
+            features = self._encode(partial(objective.backbone.features, pool=self.pool), pl_module.device)
         metrics = {"effective_rank": effective_rank(features[0])}
         if self._labelled:
             metrics["knn_accuracy"] = self._score(knn_accuracy, features)
@@ -66,8 +68,8 @@ class Probes(L.Callback):
             torch.manual_seed(pl_module.seed)
             untrained = Backbone.from_settings(trained.settings()).to(pl_module.device).eval()
         encoders: dict[str, Encode] = {
-            "pretrained": trained.features,
-            "random encoder": untrained.features,
+            "pretrained": partial(trained.features, pool=self.pool),
+            "random encoder": partial(untrained.features, pool=self.pool),
             "raw input": untrained.modality.raw_features,
         }
         rows = {}
