@@ -12,7 +12,7 @@ LAYERS = [
     ["address"],
     ["schema"],
     ["masking"],
-    ["nn"],
+    ["nn", "decoding"],
     ["modality"],
     ["backbone"],
     ["objective", "task"],
@@ -63,7 +63,7 @@ def test_every_module_has_a_layer():
 
 
 def test_objectives_and_tasks_know_neither_lightning_nor_hydra():
-    for folder in ("masking", "nn", "modality", "objective", "task", "data"):
+    for folder in ("masking", "nn", "decoding", "modality", "objective", "task", "data"):
         for path in (SOURCE / folder).rglob("*.py"):
             assert "lightning" not in path.read_text()
             assert "hydra" not in path.read_text()
