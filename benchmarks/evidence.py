@@ -46,7 +46,8 @@ CELLS = {
     "docs/mlm": "experiment=docs objective=mlm",
     "docs/mae": "experiment=docs objective=mae mask.ratio=0.5",
     "docs/data2vec": "experiment=docs objective=data2vec",
-    "docs/data2vec2": "experiment=docs objective=data2vec2 mask.ratio=0.5 data.global_batch_size=16 model.base_lr=1.6e-2",
+    "docs/data2vec2": "experiment=docs objective=data2vec2 mask.ratio=0.5 data.global_batch_size=16 "
+    "model.base_lr=1.6e-2",
 }
 DATA = {
     "digits": "handwritten digits: which one",

@@ -25,7 +25,7 @@ from unmask.build.training import (
     learning_rate,
 )
 from unmask.callbacks.evaluation import Evaluation
-from unmask.data.budget import Balanced, Chosen, Transcribed, choose, hold_out, label_of
+from unmask.data.budget import RATE, Balanced, Chosen, Transcribed, choose, hold_out, label_of
 from unmask.data.source import Source
 from unmask.errors import ConfigError
 from unmask.finetuning import FineTuning
@@ -57,6 +57,9 @@ def build_finetuning(cfg: DictConfig, scratch: bool = False, within: Path | None
     backbone = build_backbone(cfg, scratch)
     kind: type[Task] = get_class(cfg.task._target_)
     train, test = build_labelled(cfg, backbone, kind.transcribed)
+    if isinstance(train, Transcribed) and isinstance(test, Transcribed) and cfg.input.crop_seconds is None:
+        longest = max(*train.lengths, *test.lengths) / RATE  # a crop would not be what its transcript says
+        backbone = backbone.adapted({"crop_seconds": max(longest, backbone.modality.settings["crop_seconds"])})
     chosen, held_out = hold_out(choose(train, cfg.data.labels, cfg.seed), cfg.data.validation)
     labels = [label_of(train, index) for index in chosen]
     _check_labels(cfg, labels)

@@ -70,6 +70,10 @@ class Task(Learner, ABC):
         """From a source's label to what a record says."""
         return label
 
+    def compared(self, record: Record) -> Record:
+        """A record that knows its label, completed by what `score` wants of the two."""
+        return record
+
     def pictures(self, records: Sequence[Record]) -> dict[str, np.ndarray]:
         """(height, width, 3) uint8 by name: what is better seen than read."""
         return {}

@@ -107,8 +107,8 @@ def judge(
             batch = collate([item for items, _ in seen for item in items]).to(device)
             predicted = task.predict(batch, len(views.transforms))
             for (items, label), record in zip(seen, predicted, strict=True):
-                known = {} if label is None else {"label": task.name_label(label)}
-                records.append({"index": items[0].position, **known, **record})
+                record = {"index": items[0].position, **record}
+                records.append(record if label is None else task.compared({**record, "label": task.name_label(label)}))
     task.train()
     return records
 
