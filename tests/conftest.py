@@ -60,6 +60,23 @@ def train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Path
     return run
 
 
+@pytest.fixture
+def finetune(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Path]:
+    """The same of `finetune.py`."""
+
+    def run(*words: str, folder: str = "tuned") -> Path:
+        run_dir = tmp_path / folder
+        place = [] if any(word.startswith(("run_dir=", "resume=")) for word in words) else [f"run_dir={run_dir}"]
+        monkeypatch.setattr(sys, "argv", ["finetune.py", *place, *words])
+        monkeypatch.syspath_prepend(ROOT)
+        from finetune import main
+
+        main()
+        return run_dir
+
+    return run
+
+
 # A training that takes a second: one block, no probes.
 QUICK = (
     "model.width=16",

@@ -53,6 +53,8 @@ def build_finetuning(cfg: DictConfig, scratch: bool = False, within: Path | None
         ConfigError: it cannot be built.
     """
     quiet()
+    if cfg.compare is not None and cfg.backbone == SCRATCH:
+        raise ConfigError("compare=scratch beside backbone=scratch compares a run with itself. Give another backbone.")
     torch.manual_seed(cfg.seed)  # initial weights; everything later is addressed
     backbone = build_backbone(cfg, scratch)
     kind: type[Task] = get_class(cfg.task._target_)
@@ -77,6 +79,7 @@ def build_finetuning(cfg: DictConfig, scratch: bool = False, within: Path | None
     callbacks = build_callbacks(cfg, len(picked), batch, steps)
     if not isinstance(callbacks.get("evaluation"), Evaluation):
         raise ConfigError("callbacks.evaluation=null: the run cannot do without it. Drop another callback.")
+    views = backbone.modality.test_views(cfg.views.time, cfg.views.space)
     folder = run_folder(cfg, _name(cfg)) if within is None else within / SCRATCH
     trainer = build_trainer(cfg, folder, batch, steps, callbacks)
     masking = create(cfg.mask) if cfg.masking else None
@@ -96,7 +99,7 @@ def build_finetuning(cfg: DictConfig, scratch: bool = False, within: Path | None
         trainer,
         module,
         data,
-        backbone.modality.test_views(cfg.views.time, cfg.views.space),
+        views,
         callbacks,
         folder,
         checkpoint,
@@ -106,11 +109,7 @@ def build_finetuning(cfg: DictConfig, scratch: bool = False, within: Path | None
 
 def build_comparison(cfg: DictConfig, run: FineTuning) -> FineTuning | None:
     """The same from fresh weights, where that is asked for."""
-    if cfg.compare is None:
-        return None
-    if cfg.backbone == SCRATCH:
-        raise ConfigError("compare=scratch beside backbone=scratch compares a run with itself. Give another backbone.")
-    return build_finetuning(cfg, scratch=True, within=run.folder)
+    return None if cfg.compare is None else build_finetuning(cfg, scratch=True, within=run.folder)
 
 
 def build_probing(cfg: DictConfig) -> Probing:
