@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from tests.conftest import make_mae
+from tests.conftest import QUICK, make_mae
 from unmask.errors import ConfigError
 from unmask.training.duration import to_steps
 from unmask.training.groups import layer_scale, parameter_groups
@@ -135,3 +136,23 @@ def test_a_fall_longer_than_the_training_is_refused():
 def test_vectors_decay_where_told_to():
     groups = parameter_groups(make_mae(), 0.05, decay_vectors=True)
     assert {group["weight_decay"] for group in groups} == {0.05}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_gradients_are_clipped_in_every_precision(train, precision: str):
+    # With eps = 1 a step of Adam is nearly lr times the gradient's mean over its history, so clipping shows in it.
+    words = (*QUICK, f"precision={precision}", "optimizer.eps=1", "optimizer.weight_decay=0", "trainer.max_steps=4")
+    start, free, clipped = (
+        load_file(train(*words, *more, folder=name) / "backbone" / "model.safetensors")
+        for name, more in (
+            ("start", ("optimizer.lr=1e-30",)),
+            ("free", ("optimizer.lr=1",)),
+            ("clipped", ("optimizer.lr=1", "trainer.gradient_clip=1e-4")),
+        )
+    )
+
+    def moved(weights: dict[str, torch.Tensor]) -> float:
+        return math.sqrt(sum(float((weights[name] - value).square().sum()) for name, value in start.items()))
+
+    assert moved(free) > 1e-2
+    assert 0 < moved(clipped) < 4e-4  # at most lr times the clipped norm a step

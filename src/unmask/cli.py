@@ -211,9 +211,8 @@ def _with_backbones_own(words: list[str]) -> list[str]:
         return added + words
     saved = OmegaConf.load(run / "config.yaml").data
     added.append(f"data={saved.name}")
-    added += [
-        f"data.{key}='{saved[key]}'" for key in OF_SOURCES if saved.get(key) is not None and f"data.{key}" not in given
-    ]
+    told = {key: saved.get(key) for key in OF_SOURCES if f"data.{key}" not in given}
+    added += [f"data.{k}={repr(v) if isinstance(v, str) else v}" for k, v in told.items() if v is not None]
     overrides = json.loads((run / "overrides.json").read_text())
     return added + [w for w in overrides if _key(w).startswith("data.source.") and _key(w) not in given] + words
 

@@ -95,6 +95,7 @@ def build_finetuning(cfg: DictConfig, scratch: bool = False, within: Path | None
     checkpoint = where_to_go_on(cfg, folder, steps, finished=folder / "results.json")
     data.stream[step_of(checkpoint) * batch]  # a source whose samples cannot be read fails here
     begin(cfg, trainer, folder, step_of(checkpoint))
+    remark = task.remark([label_of(test, index) for index in range(len(test))]) if kind.transcribed else None
     return FineTuning(
         trainer,
         module,
@@ -103,7 +104,10 @@ def build_finetuning(cfg: DictConfig, scratch: bool = False, within: Path | None
         callbacks,
         folder,
         checkpoint,
-        tuple(_describe(cfg, task, len(chosen), len(held_out), batch, steps, SCRATCH if scratch else cfg.backbone)),
+        (
+            *_describe(cfg, task, len(chosen), len(held_out), batch, steps, SCRATCH if scratch else cfg.backbone),
+            *([] if remark is None else [remark]),
+        ),
     )
 
 

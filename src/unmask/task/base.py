@@ -74,6 +74,10 @@ class Task(Learner, ABC):
         """A record that knows its label, completed by what `score` wants of the two."""
         return record
 
+    def remark(self, labels: Sequence[Label | None]) -> str | None:
+        """What a user should know of the test labels before training."""
+        return None
+
     def pictures(self, records: Sequence[Record]) -> dict[str, np.ndarray]:
         """(height, width, 3) uint8 by name: what is better seen than read."""
         return {}

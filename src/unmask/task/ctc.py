@@ -131,6 +131,14 @@ class CTC(Task):
             "characters": letters.length,
         }  # fmt: skip
 
+    def remark(self, labels: Sequence[Label | None]) -> str | None:
+        """Characters that cannot be learned."""
+        known = set(self.alphabet.characters)
+        unseen = sorted(set().union(*(self.name_label(label) for label in labels)) - known)
+        if not unseen:
+            return None
+        return f"note: test transcripts hold {' '.join(unseen)}, which no training transcript does: always an error"
+
     def score(self, records: Sequence[Record]) -> dict[str, float]:
         """Word and character error rates over all clips."""
         words = total(Errors(r["word_errors"], r["words"]) for r in records)

@@ -88,6 +88,13 @@ class TrainingModule(L.LightningModule, ABC):
         if scaler is None or scaler.get_scale() >= scale:  # else float16 overflowed, and the step was skipped
             self.after_step(done)
 
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """By the L2 norm. Lightning refuses this for fused optimisers under bfloat16, where nothing is scaled."""
+        if gradient_clip_val is not None:
+            torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], gradient_clip_val)
+
     def after_step(self, done: int) -> None:
         """Called after each optimiser step with the number of steps done, this one included."""
 
