@@ -123,6 +123,23 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch(train: Train):
         torch.testing.assert_close(value, parts[name], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("mask", ["bert", "wav2vec"])
+def test_accumulation_weighs_each_hidden_token_alike_where_counts_differ(train: Train, tmp_path: Path, mask: str):
+    text = tmp_path / "texts"
+    text.mkdir()
+    for i in range(40):
+        (text / f"{i}.txt").write_text(" ".join(f"word{n * (i + 3) % 17} of" for n in range(40)))
+    words = (
+        *QUICK, STEPS, SMOOTH, "modality=text", "data=text", f"data.root={text}", "data.block_size=16", f"mask={mask}",
+        "data.tokenizer.vocab_size=300", f"paths.cache={tmp_path / 'cache'}", "objective=mlm", "mask.ratio=0.3",
+        *(["mask.length=3"] if mask == "wav2vec" else []),
+    )  # fmt: skip
+    whole = weights(train(*words, folder="whole"))
+    parts = weights(train(*words, "data.micro_batch_size=2", folder="parts"))
+    for name, value in whole.items():
+        torch.testing.assert_close(value, parts[name], rtol=1e-4, atol=1e-6)
+
+
 def start(folder: Path, *words: str) -> subprocess.Popen:
     """The program in a process of its own."""
     command = [sys.executable, str(ROOT / "train.py"), f"run_dir={folder}", *QUICK, *words]

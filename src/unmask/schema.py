@@ -107,11 +107,14 @@ class Mask:
     hidden: Tensor
     counted: Tensor | None = None
 
+    @property
+    def count(self) -> Tensor:
+        """Scalar: hidden tokens that count, over all rows."""
+        return self.hidden.new_tensor(self.hidden.numel()) if self.counted is None else self.counted.sum()
+
     def fraction(self, real: Tensor | None = None) -> Tensor:
         """Scalar: hidden tokens over all real ones of the rows; None where no row is padded."""
-        counted = self.counted
-        hidden = self.hidden.new_tensor(self.hidden.numel()) if counted is None else counted.sum()
-        return hidden / (self.hidden.numel() + self.visible.numel() if real is None else real)
+        return self.count / (self.hidden.numel() + self.visible.numel() if real is None else real)
 
     def is_hidden(self, tokens: int) -> Tensor:
         """(B, N) bool, true at hidden tokens."""

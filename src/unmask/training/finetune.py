@@ -49,7 +49,7 @@ class FinetuneModule(TrainingModule):
         self.mask = self._draw_mask(batch)
         self.task.frozen = self.global_step < self.freeze_steps
         self.output = self.task(batch, self.mask)
-        return self.output.loss
+        return self.share_of_step(self.output.loss, len(batch))
 
     def _draw_mask(self, batch: Batch) -> Mask | None:
         if self.masking is None:

@@ -59,6 +59,7 @@ class TrainingModule(L.LightningModule, ABC):
     def __init__(self, optimization: Optimization, seed: int) -> None:
         super().__init__()
         self.optimization, self.seed = optimization, seed
+        self._counted = torch.zeros(())
 
     @property
     @abstractmethod
@@ -70,6 +71,29 @@ class TrainingModule(L.LightningModule, ABC):
         how, depth = self.optimization, self.model.backbone.encoder.depth
         groups = parameter_groups(self.model, how.weight_decay, how.layer_decay, depth, how.decay_vectors)
         return how.make_optimizer(groups)
+
+    def share_of_step(self, loss: Tensor, count: Tensor | int) -> Tensor:
+        """A micro-batch's mean over `count` things, weighted so that the step's loss is the mean over all of its own.
+
+        Over all devices and accumulation, as published: a mean of means would favour micro-batches with little in
+        them. Where a step is one micro-batch nothing is changed.
+        """
+        if self.trainer.accumulate_grad_batches * self.trainer.world_size == 1:
+            return loss
+        # In thousands: a loss as large as all its tokens would leave the range of float16.
+        count = torch.as_tensor(count, dtype=torch.float32, device=loss.device) / 1000
+        self._counted = self._counted + count
+        return loss * count
+
+    def on_after_backward(self) -> None:
+        """At the end of a step divide its gradients by what was counted."""
+        parts, world = self.trainer.accumulate_grad_batches, self.trainer.world_size
+        if parts * world == 1 or (self.trainer.fit_loop.batch_idx + 1) % parts:
+            return
+        counted = self.trainer.strategy.reduce(self._counted, reduce_op="sum")
+        self._counted = torch.zeros(())
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        torch._foreach_mul_(gradients, parts * world / counted.clamp(min=1e-3))
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout and the like by address, so that no generator has to be saved."""
@@ -161,7 +185,7 @@ class PretrainModule(TrainingModule):
         real = None if counts is None else counts.sum() * self.objective.masks_per_sample
         self.hidden_fraction = self.mask.fraction(real)
         self.output = self.objective(batch, self.mask)
-        return self.output.loss
+        return self.share_of_step(self.output.loss, self.mask.count)
 
     def after_step(self, done: int) -> None:
         """A teacher moves."""
