@@ -1,5 +1,7 @@
 """Does it learn? Every objective with every modality on data that is at hand, three seeds each.
 
+Each run is judged by frozen features, and by fine-tuning on few labels beside the same from fresh weights.
+
     python benchmarks/evidence.py              # what is missing is run, two at a time, and written down
     python benchmarks/evidence.py words/ docs/ # only cells whose name begins so
     python benchmarks/evidence.py --table      # the README's table, from what is written down
@@ -33,8 +35,8 @@ SEEDS = (0, 1, 2)
 # By name, data set and objective: what stands behind `python train.py`.
 CELLS = {
     "digits/mae": "callbacks.probes.pool=tokens",
-    "digits/simmim": "objective=simmim callbacks.probes.pool=tokens",
-    "digits/maskfeat": "objective=simmim objective.target=hog callbacks.probes.pool=tokens",
+    "digits/simmim": "objective=simmim mask.ratio=0.4 model.width=128 model.base_lr=8e-3 trainer.gradient_clip=1 "
+    "callbacks.probes.pool=tokens",
     "digits/data2vec": "experiment=data2vec_digits",
     "digits/data2vec2": "experiment=data2vec2_digits",
     "fashion/mae": "experiment=mae_fashion",
@@ -49,6 +51,15 @@ CELLS = {
     "docs/data2vec2": "experiment=docs objective=data2vec2 mask.ratio=0.5 data.global_batch_size=16 "
     "model.base_lr=1.6e-2",
 }
+# What is fine-tuned on, by data set: what stands behind `python finetune.py backbone=<run>`.
+TUNING = {
+    "digits": "data.labels=10/class",
+    "fashion": "data.labels=10/class",
+    "words": "data.labels=5/class",
+    "word_spectrograms": "data.labels=5/class",
+    "moving_digits": "data.labels=10/class",
+    "docs": "data.labels=20/class",
+}
 DATA = {
     "digits": "handwritten digits: which one",
     "fashion": "Fashion-MNIST: which garment",
@@ -61,7 +72,7 @@ FEATURES = {"pretrained": "pretrained", "random": "random encoder", "raw": "raw 
 COLUMNS = (
     *("cell", "seed", "command", "labels", "test"),
     *(f"{features}_{probe}" for features in FEATURES for probe in ("knn", "linear")),
-    *("health", "seconds", "commit"),
+    *("tuned_on", "tuned", "scratch", "health", "seconds", "commit"),
 )
 
 
@@ -94,23 +105,15 @@ def run(cell: str, seed: int, at: str) -> dict[str, object]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
-    with (folder.parent / f"{seed}.log").open("a") as log:
-        done = subprocess.run(
-            [sys.executable, "train.py", *shlex.split(command), f"run_dir={folder}", "logger=csv"],
-            cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stdout=log,
-            stderr=log,
-            check=False,
-        )
-    if done.returncode:
-        raise RuntimeError(f"{cell} seed {seed} failed, see {log.name}")
+    start_program("train.py", command, folder)
+    seconds = round(time.monotonic() - start)
     probes = json.loads((folder / "probes.json").read_text())
     numbers = {
         f"{short}_{probe}": f"{100 * probes[name][f'{probe}_accuracy']:.1f}"
         for short, name in FEATURES.items()
         for probe in ("knn", "linear")
     }
+    tuned, scratch = tune(cell, seed, folder)
     looks = json.loads((folder / "collapse.json").read_text())["looks"]
     alarms = sum(look["state"] != "healthy" for look in looks)
     return {
@@ -120,10 +123,43 @@ def run(cell: str, seed: int, at: str) -> dict[str, object]:
         "labels": probes["labels"],
         "test": probes["test"],
         **numbers,
+        "tuned_on": TUNING[cell.split("/")[0]],
+        "tuned": f"{100 * tuned:.1f}",
+        "scratch": f"{100 * scratch:.1f}",
         "health": f"{alarms} of {len(looks)} looks alarmed" if alarms else "healthy throughout",
-        "seconds": round(time.monotonic() - start),
+        "seconds": seconds,
         "commit": at,
     }
+
+
+def tune(cell: str, seed: int, run: Path) -> tuple[float, float]:
+    """Test accuracy after fine-tuning the run, and from fresh weights; the last checkpoint, since labels are few."""
+    folder = run.with_name(f"{seed}-tuned")
+    shutil.rmtree(folder, ignore_errors=True)
+    words = f"backbone={run} {TUNING[cell.split('/')[0]]} data.validation=0 seed={seed} precision=fp32 compare=scratch"
+    start_program("finetune.py", words, folder)
+    rows = json.loads((folder / "comparison.json").read_text())
+    tuned, scratch = (row["scores"]["accuracy"] for row in rows.values())
+    return tuned, scratch
+
+
+def start_program(program: str, words: str, folder: Path) -> None:
+    """One thread, its output in a file beside the run.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    with folder.with_name(f"{folder.name}.log").open("a") as log:
+        done = subprocess.run(
+            [sys.executable, program, *shlex.split(words), f"run_dir={folder}", "logger=csv"],
+            cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=log,
+            stderr=log,
+            check=False,
+        )
+    if done.returncode:
+        raise RuntimeError(f"{folder} failed, see {log.name}")
 
 
 def run_missing(prefixes: tuple[str, ...], jobs: int) -> int:
@@ -158,8 +194,9 @@ def run_missing(prefixes: tuple[str, ...], jobs: int) -> int:
 def table(rows: Sequence[dict[str, str]]) -> str:
     """Markdown: a line for each cell, in the order of `CELLS`; means and deviations over seeds."""
     lines = [
-        "| data, labels | objective | `python train.py …` | pretrained | random encoder | raw input | seeds, minutes |",
-        "|---|---|---|---|---|---|---|",
+        "| data, labels of the probes | objective | `python train.py …` | pretrained | random encoder | raw input "
+        "| fine-tuned on | from the run | from scratch | seeds, minutes |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     by_cell = {cell: list(group) for cell, group in groupby(sorted(rows, key=_cell), key=_cell)}
     for cell, command in CELLS.items():
@@ -175,9 +212,18 @@ def table(rows: Sequence[dict[str, str]]) -> str:
         minutes = mean(float(row["seconds"]) for row in seeds) / 60
         lines.append(
             f"| {DATA[data]}, {seeds[0]['labels']} | {objective} | {f'`{command}`' if command else '(nothing)'} "
-            f"| {' | '.join(figures)} | {len(seeds)}, {minutes:.0f} |"
+            f"| {' | '.join(figures)} | {' | '.join(_tuned(seeds))} | {len(seeds)}, {minutes:.0f} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _tuned(seeds: Sequence[dict[str, str]]) -> tuple[str, str, str]:
+    """On what, and both accuracies, of the seeds that were fine-tuned."""
+    known = [row for row in seeds if row["tuned"]]
+    if not known:
+        return "", "", ""
+    on = known[0]["tuned_on"].removeprefix("data.labels=")
+    return (on, *(_spread([float(row[key]) for row in known]) for key in ("tuned", "scratch")))
 
 
 def _cell(row: dict[str, str]) -> str:
