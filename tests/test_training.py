@@ -156,3 +156,13 @@ def test_gradients_are_clipped_in_every_precision(train, precision: str):
 
     assert moved(free) > 1e-2
     assert 0 < moved(clipped) < 4e-4  # at most lr times the clipped norm a step
+
+
+def test_class_and_mask_tokens_do_not_decay_where_told_so():
+    mae = make_mae()
+    names = {id(p): name for name, p in mae.named_parameters()}
+    groups = parameter_groups(mae, 0.05, decay_tokens=False)
+    plain = {names[id(p)] for group in groups if group["weight_decay"] == 0 for p in group["params"]}
+    assert {name for name in plain if "norm" not in name and not name.endswith("bias")} == {
+        "backbone.class_token", "decoder.mask_token",
+    }  # fmt: skip

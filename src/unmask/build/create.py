@@ -2,6 +2,8 @@
 
 import logging
 import warnings
+from functools import partial
+from inspect import signature
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -43,8 +45,11 @@ def arguments(node: DictConfig) -> dict[str, Any]:
 
 
 def optimizer_factory(cfg: DictConfig) -> Any:
-    mine = ("base_lr", "lr", "weight_decay", "layer_decay", "decay_vectors")
-    return create(OmegaConf.create({k: v for k, v in cfg.optimizer.items() if k not in mine}))
+    """From parameter groups to the optimiser; tasks set Adam's betas, which another optimiser may not have."""
+    mine = ("base_lr", "lr", "weight_decay", "layer_decay", "decay_vectors", "decay_tokens")
+    made = create(OmegaConf.create({k: v for k, v in cfg.optimizer.items() if k not in mine}))
+    known = signature(made.func).parameters
+    return partial(made.func, **{k: v for k, v in made.keywords.items() if k != "betas" or k in known})
 
 
 def build_encoder(cfg: DictConfig) -> Encoder:

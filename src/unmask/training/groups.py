@@ -12,11 +12,17 @@ _BLOCK = re.compile(r"backbone\.encoder\.blocks\.(\d+)\.")
 
 
 def parameter_groups(
-    module: Learner, weight_decay: float, layer_decay: float = 1.0, depth: int = 0, decay_vectors: bool = False
+    module: Learner,
+    weight_decay: float,
+    layer_decay: float = 1.0,
+    depth: int = 0,
+    decay_vectors: bool = False,
+    decay_tokens: bool = True,
 ) -> list[dict[str, Any]]:
     """Groups for an optimiser: vectors and biases without decay, everything else with; each with its `lr_scale`.
 
-    Class and mask tokens have three axes and do decay, as in MAE's pretraining (arXiv 2111.06377).
+    Class and mask tokens have three axes and do decay, as in MAE's pretraining (arXiv 2111.06377); its fine-tuning
+    exempts them.
 
     Args:
         module: what learns.
@@ -24,11 +30,13 @@ def parameter_groups(
         layer_decay: a layer's rate over that of the layer above (arXiv 2106.08254); 1 for all alike.
         depth: encoder blocks.
         decay_vectors: let vectors and biases decay too, as fairseq's data2vec does.
+        decay_tokens: let class and mask tokens decay.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             exempt = not decay_vectors and (parameter.ndim <= 1 or name.endswith(".bias"))
+            exempt |= not decay_tokens and name.endswith("_token")
             decay = 0.0 if exempt else weight_decay
             groups[layer_scale(name, layer_decay, depth), decay].append(parameter)
     return [{"params": params, "weight_decay": d, "lr_scale": scale} for (scale, d), params in groups.items()]

@@ -28,6 +28,7 @@ class Optimization(NamedTuple):
         weight_decay: for parameters that decay.
         layer_decay: a layer's learning rate over that of the layer above.
         decay_vectors: let vectors and biases decay too.
+        decay_tokens: let class and mask tokens decay.
     """
 
     make_optimizer: Callable[[list[dict[str, Any]]], Optimizer]
@@ -35,6 +36,7 @@ class Optimization(NamedTuple):
     weight_decay: float
     layer_decay: float
     decay_vectors: bool
+    decay_tokens: bool = True
 
 
 class TrainingModule(L.LightningModule, ABC):
@@ -69,8 +71,8 @@ class TrainingModule(L.LightningModule, ABC):
     def configure_optimizers(self) -> Optimizer:
         """Parameter groups by decay and layer; the rate is set by `optimizer_step`."""
         how, depth = self.optimization, self.model.backbone.encoder.depth
-        groups = parameter_groups(self.model, how.weight_decay, how.layer_decay, depth, how.decay_vectors)
-        return how.make_optimizer(groups)
+        decays = how.weight_decay, how.layer_decay, depth, how.decay_vectors, how.decay_tokens
+        return how.make_optimizer(parameter_groups(self.model, *decays))
 
     def share_of_step(self, loss: Tensor, count: Tensor | int) -> Tensor:
         """A micro-batch's mean over `count` things, weighted so that the step's loss is the mean over all of its own.
