@@ -145,6 +145,14 @@ def test_mixed_training_sees_mixed_pictures_and_evaluation_does_not():
     assert len(losses) == 4
 
 
+def test_a_share_of_the_steps_is_mixed():
+    plain = float(make_task(head_std=1.0).train()(images()).loss.detach())
+    torch.manual_seed(0)
+    task = make_task(mixup=0.8, mix_share=0.25, head_std=1.0).train()
+    same = sum(float(task(images()).loss.detach()) == plain for _ in range(100))
+    assert same == pytest.approx(75, abs=12)
+
+
 def test_scores_are_those_of_a_plain_count():
     task = make_task()
     said = [("ant", "ant"), ("bee", "ant"), ("cat", "cat"), ("cat", "bee")]
@@ -161,6 +169,7 @@ def test_scores_are_those_of_a_plain_count():
     found = several.score([{"label": a, "probabilities": b} for a, b in zip(labels, table, strict=True)])
     # By rank: ant at 1 and 3 of 3; bee at 1; cat at 3.
     assert found["mAP"] == pytest.approx(((1 + 2 / 3) / 2 + 1 + 1 / 3) / 3)
+    assert found["top1"] == pytest.approx(1 / 3)  # ant, ant and bee come first; the first alone is right
 
 
 def test_views_of_a_sample_are_averaged():
@@ -237,5 +246,8 @@ def test_balanced_classes_are_seen_equally_often():
     source = Clips([0] * 7 + [1] * 2 + [2])
     balanced = Balanced(source, source.labels)
     assert Counter(balanced[i].label for i in range(len(balanced))) == {0: 7, 1: 7, 2: 7}
+    several = [(0, 1), (1,), (1,), (1,), ()]  # 1/1 + 1/4, 1/4, 1/4, 1/4, nothing
+    balanced = Balanced(Clips(list(range(5))), several)
+    assert Counter(balanced[i].label for i in range(len(balanced))) == {0: 5, 1: 1, 2: 1, 3: 1}
     digits = Chosen(Digits("train"), [5, 3])
     assert digits[0].label == Digits("train")[5].label

@@ -7,9 +7,10 @@ import os
 import re
 import tempfile
 from array import array
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from itertools import groupby
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,7 +92,8 @@ class AudioFolder:
     * a manifest: `root` is a .tsv file, or holds a `manifest.tsv`. Its first line names its tab-separated columns:
       `path` (relative to the manifest, or absolute), and any of `seconds` (taken at its word, so that no header is
       read), `label`, `text` and `split` (train or test; without it every tenth clip of a label is held out). All
-      but `label` must be filled.
+      but `label` must be filled. Where a label of the list is several, as in `dog|rain`, every clip's label is a
+      tuple of classes, and without `split` every tenth clip of all is held out.
 
     Transcripts are read from LibriSpeech's `*.trans.txt`, from `clip.txt` beside `clip.wav`, and from a manifest.
     A file whose header cannot be read is kept, with length 0, so that it is reported when its turn comes.
@@ -127,22 +129,25 @@ class AudioFolder:
         manifest = root if root.suffix == ".tsv" else root / "manifest.tsv"
         if root == manifest or manifest.is_file():
             self._root = manifest.parent
-            self.classes, clips = _read_manifest(manifest, split)
+            self.classes, clips, self._several = _read_manifest(manifest, split)
         else:
             self._root = root / "LibriSpeech" if (root / "LibriSpeech").is_dir() else root
             self.classes, clips = _read_folder(self._root, split)
+            self._several = False
 
         if any(clip.samples is None for clip in clips):  # the manifest has no seconds
             found: Sequence[int] = _lengths([str(self._root / clip.path) for clip in clips], cache)
         else:
             found = [clip.samples or 0 for clip in clips]
         least, most = min_seconds * RATE, math.inf if max_seconds is None else max_seconds * RATE
-        self._paths, self._texts, self._labels, self.lengths = Strings(), Strings(), array("i"), array("q")
+        self._paths, self._texts, self.lengths = Strings(), Strings(), array("q")
+        self._labels, self._ends = array("i"), array("q", [0])
         for clip, samples in zip(clips, found, strict=True):
             if samples == 0 or least <= samples <= most:
                 self._paths.append(clip.path)
                 self._texts.append(clip.text)
-                self._labels.append(clip.label)
+                self._labels.extend(clip.labels)
+                self._ends.append(len(self._labels))
                 self.lengths.append(samples)
         if not self.lengths:
             limits = f"data.min_seconds={min_seconds} or more, data.max_seconds={max_seconds} or less"
@@ -150,12 +155,17 @@ class AudioFolder:
             raise ConfigError(f"data.root={root} {reason}. Move the limits.")
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return len(self._paths)
 
     def __getitem__(self, index: int) -> Sample:
         """float32 (samples,) at 16 kHz and its label. Raises BrokenSample, see `read_audio`."""
-        label = self._labels[index]
-        return Sample(read_audio(str(self._root / self._paths[index])), None if label < 0 else label)
+        return Sample(read_audio(str(self._root / self._paths[index])), self.label(index))
+
+    def label(self, index: int) -> int | tuple[int, ...] | None:
+        """The label, or several, without reading the clip."""
+        i = range(len(self))[index]
+        labels = tuple(self._labels[self._ends[i] : self._ends[i + 1]])
+        return (labels if self._several else labels[0]) if labels else None
 
     def text(self, index: int) -> str | None:
         """What is said in a clip, if that is known."""
@@ -163,10 +173,10 @@ class AudioFolder:
 
 
 class _Clip(NamedTuple):
-    """A line of the list: its path relative to the root, -1 without a label, "" without a transcript."""
+    """A line of the list: its path relative to the root, its labels, if any, "" without a transcript."""
 
     path: str
-    label: int
+    labels: tuple[int, ...]
     text: str
     samples: int | None = None
 
@@ -179,22 +189,24 @@ def _read_folder(root: Path, split: str) -> tuple[tuple[str, ...], list[_Clip]]:
         classes, labelled = _librispeech(tree, subsets, split)
     else:
         classes, paths, labels = tree.split(split)
-        labelled = [(path, label if classes else -1) for path, label in zip(paths, labels, strict=True)]
+        labelled = [(path, (label,) if classes else ()) for path, label in zip(paths, labels, strict=True)]
     return classes, [_Clip(path, label, transcripts.find(path)) for path, label in labelled]
 
 
-def _librispeech(tree: FileTree, subsets: list[str], split: str) -> tuple[tuple[str, ...], list[tuple[str, int]]]:
+def _librispeech(
+    tree: FileTree, subsets: list[str], split: str
+) -> tuple[tuple[str, ...], list[tuple[str, tuple[int, ...]]]]:
     """Speakers of the training subsets; each clip's path and label."""
     train = [name for name in subsets if name.startswith("train-")]
     held_out = [name for name in subsets if name not in train]
     speakers = tuple(sorted({speaker for name in train for speaker in tree.classes(tree.root / name)}))
-    labels = {speaker: label for label, speaker in enumerate(speakers)}
-    clips: list[tuple[str, int]] = []
+    labels = {speaker: (label,) for label, speaker in enumerate(speakers)}
+    clips: list[tuple[str, tuple[int, ...]]] = []
     for name in held_out if held_out and split == "test" else train:
         for speaker in tree.classes(tree.root / name):
             files: Sequence[str] = tree.files(tree.root / name / speaker)
             chosen = files if held_out else share(files, split, flat=False)
-            clips += [(path, labels.get(speaker, -1)) for path in chosen]
+            clips += [(path, labels.get(speaker, ())) for path in chosen]
     if not clips:
         raise tree.error(tree.root, f"has no {split} clips in {', '.join(subsets)}", "Unpack the subsets whole.")
     return speakers, clips
@@ -249,8 +261,8 @@ class _Transcripts:
         return ConfigError(f"data.root={self._root}: its transcript {where} {reason}. {way_out}")
 
 
-def _read_manifest(path: Path, split: str) -> tuple[tuple[str, ...], list[_Clip]]:
-    """Classes and clips of a .tsv file."""
+def _read_manifest(path: Path, split: str) -> tuple[tuple[str, ...], list[_Clip], bool]:
+    """Classes and clips of a .tsv file, and whether clips are of several classes."""
 
     def refuse(reason: str, way_out: str) -> ConfigError:
         return ConfigError(f"data.root={path} {reason}. {way_out}")
@@ -272,7 +284,7 @@ def _read_manifest(path: Path, split: str) -> tuple[tuple[str, ...], list[_Clip]
     if unknown is not None:
         raise refuse(f"has an unknown column '{unknown}' in its first line", nearest(unknown, COLUMNS).strip() or names)
 
-    groups: dict[str, list[tuple[str, str, int | None]]] = defaultdict(list)
+    rows: list[tuple[str, str, str, int | None]] = []
     known: set[str] = set()
     for number, line in enumerate(lines[1:], 2):
         if not line.strip():
@@ -298,19 +310,21 @@ def _read_manifest(path: Path, split: str) -> tuple[tuple[str, ...], list[_Clip]
             samples = _samples(row["seconds"]) if "seconds" in row else None
             if samples == 0:
                 raise refuse(f"has the seconds {row['seconds']} in line {number}", "Give a number above 0.")
-            groups[row.get("label", "")].append((row["path"], row.get("text", ""), samples))
+            rows.append((row.get("label", ""), row["path"], row.get("text", ""), samples))
 
-    classes = tuple(sorted(known - {""}))
-    labels = {name: label for label, name in enumerate(classes)}
-    clips = [
-        _Clip(file, labels.get(name, -1), text, samples)
-        for name in sorted(groups)
-        for file, text, samples in (groups[name] if "split" in header else share(groups[name], split, not classes))
-    ]
+    several = any("|" in cell for cell in known)
+    classes = tuple(sorted({name for cell in known for name in cell.split("|")} - {""}))
+    index = {name: label for label, name in enumerate(classes)}
+    labels = {cell: tuple(index[name] for name in cell.split("|") if name) for cell in known}
+    rows.sort(key=itemgetter(0))
+    clips = [_Clip(file, labels[cell], text, samples) for cell, file, text, samples in rows]
+    if "split" not in header:
+        sets = [clips] if several else [list(group) for _, group in groupby(clips, attrgetter("labels"))]
+        clips = [clip for group in sets for clip in share(group, split, flat=several or not classes)]
     if not clips:
         marked = f", or mark some of them {split}" if "split" in header else ", or a column split"
         raise refuse(f"lists nothing to {split} on", f"Add lines{marked if known else ''}.")
-    return classes, clips
+    return classes, clips, several
 
 
 def _samples(seconds: str) -> int:

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from unmask.address import Permutation, address
-from unmask.data.source import Source
-from unmask.errors import BrokenSample, ConfigError
+from unmask.data.source import Source, label_of
+from unmask.errors import ConfigError
 from unmask.schema import Label, Sample
 
 RATE = 16_000  # samples a second, of every source of sounds
@@ -67,15 +67,19 @@ class Transcribed:
 class Balanced:
     """Every class as often as the largest: smaller ones repeat.
 
+    A sample of several classes has its turn in each, so it is seen in proportion to the sum of 1 / (samples of a
+    class) over its classes: Audio-MAE's weights (arXiv 2207.06405), without their chance.
+
     Args:
         source: the samples.
-        labels: the class of each.
+        labels: the class of each, or its classes; samples of none are never seen.
     """
 
     def __init__(self, source: Source, labels: Sequence[Label | None]) -> None:
         members: dict[Label | None, list[int]] = defaultdict(list)
         for index, label in enumerate(labels):
-            members[label].append(index)
+            for one in label if isinstance(label, tuple) else (label,):
+                members[one].append(index)
         self.source, self.classes, self.members = source, source.classes, list(members.values())
 
     def __len__(self) -> int:
@@ -85,17 +89,6 @@ class Balanced:
         turn, which = divmod(index, len(self.members))
         group = self.members[which]
         return self.source[group[turn % len(group)]]
-
-
-def label_of(source: Source, index: int) -> Label | None:
-    """A sample's label, without reading the sample where the source can tell; None too where it cannot be read."""
-    if hasattr(source, "label"):
-        known: Label | None = source.label(index)
-        return known
-    try:
-        return source[index].label
-    except BrokenSample:
-        return None
 
 
 def choose(source: Source, budget: str | int, seed: int) -> list[int]:
@@ -136,6 +129,8 @@ def _of_each_class(source: Source, order: Iterator[int], count: int, budget: str
     chosen: list[int] = []
     for index in order:
         label = label_of(source, index)
+        if isinstance(label, tuple):
+            raise ConfigError(f"data.labels={budget}: samples are of several classes. Give a number of samples, or 1%.")
         if found[label] < count:
             found[label] += 1
             chosen.append(index)

@@ -40,8 +40,11 @@ class ImageFolder:
 
     def __getitem__(self, index: int) -> Sample:
         """The image, upright, uint8 (C, H, W), and its label. Raises BrokenSample if it is not whole."""
-        image = read_image(self._root / self._paths[index], self._channels)
-        return Sample(image, self._labels[index] if self.classes else None)
+        return Sample(read_image(self._root / self._paths[index], self._channels), self.label(index))
+
+    def label(self, index: int) -> int | None:
+        """The label, without reading the image."""
+        return self._labels[index] if self.classes else None
 
 
 def read_image(path: Path, channels: int) -> Tensor:

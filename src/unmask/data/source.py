@@ -2,7 +2,8 @@
 
 from typing import Protocol
 
-from unmask.schema import Sample
+from unmask.errors import BrokenSample
+from unmask.schema import Label, Sample
 
 
 class Source(Protocol):
@@ -23,3 +24,14 @@ class Source(Protocol):
             BrokenSample: it cannot be read.
         """
         ...
+
+
+def label_of(source: Source, index: int) -> Label | None:
+    """A sample's label, without reading the sample where the source can tell; None too where it cannot be read."""
+    if hasattr(source, "label"):
+        known: Label | None = source.label(index)
+        return known
+    try:
+        return source[index].label
+    except BrokenSample:
+        return None

@@ -9,9 +9,9 @@ from torch.nn.functional import pad
 from torch.utils.data import Dataset, Sampler, default_collate
 
 from unmask.address import Permutation, address, shuffled_index
-from unmask.data.source import Source
+from unmask.data.source import Source, label_of
 from unmask.errors import BrokenSample, ConfigError
-from unmask.schema import Batch, Sample
+from unmask.schema import Batch, Label, Sample
 
 REPLACEMENTS = 100  # tries in a row for one broken sample before the whole source is taken for broken
 
@@ -158,3 +158,7 @@ class Subset:
 
     def __getitem__(self, index: int) -> Sample:
         return self.source[self.order[index]]
+
+    def label(self, index: int) -> Label | None:
+        """A sample's label, without reading it where the source can tell."""
+        return label_of(self.source, self.order[index])

@@ -145,7 +145,11 @@ class VideoFolder:
     def __getitem__(self, index: int) -> Sample:
         """The open video, and its label. Raises BrokenSample if it cannot be opened."""
         video = VideoFile(self._root / self._paths[index])
-        return Sample(video, self._labels[index] if self.classes else None)
+        return Sample(video, self.label(index))
+
+    def label(self, index: int) -> int | None:
+        """The label, without opening the video."""
+        return self._labels[index] if self.classes else None
 
 
 def need_av() -> None:

@@ -36,6 +36,7 @@ class Classification(Task):
         smoothing: share of a label that is spread over all classes.
         mixup: α of Beta(α, α); 0 for none.
         cutmix: likewise; where both are given each step takes one of them.
+        mix_share: share of steps that mix.
         dropout: share of the feature that training drops.
         head_std: deviation of the linear layer's first weights.
 
@@ -53,6 +54,7 @@ class Classification(Task):
         smoothing: float = 0.0,
         mixup: float = 0.0,
         cutmix: float = 0.0,
+        mix_share: float = 1.0,
         dropout: float = 0.0,
         head_std: float = 2e-5,
     ) -> None:
@@ -73,11 +75,11 @@ class Classification(Task):
             raise ConfigError("task.pool=linear_softmax does not go with mixed samples. Set both to 0.")
         self.settings = {
             "classes": list(classes), "pool": pool, "norm": norm, "multi_label": multi_label, "smoothing": smoothing,
-            "mixup": mixup, "cutmix": cutmix, "dropout": dropout, "head_std": head_std,
+            "mixup": mixup, "cutmix": cutmix, "mix_share": mix_share, "dropout": dropout, "head_std": head_std,
         }  # fmt: skip
         self.backbone, self.classes = backbone, tuple(classes)
         self.pool, self.multi_label, self.smoothing = pool, multi_label, smoothing
-        self.mixup, self.cutmix = mixup, cutmix
+        self.mixup, self.cutmix, self.mix_share = mixup, cutmix, mix_share
         self.decides = "mAP" if multi_label else "accuracy"
         width = backbone.encoder.width
         self.last_norm = pool == "class" or not backbone.encoder.style.norm_first
@@ -116,7 +118,7 @@ class Classification(Task):
         shares = batch.labels
         if not self.multi_label:
             shares = F.one_hot(shares, len(self.classes)).float()
-        if self.training and (self.mixup or self.cutmix):
+        if self.training and (self.mixup or self.cutmix) and (self.mix_share == 1 or torch.rand(()) < self.mix_share):
             batch, shares = self._mixed(batch, shares)
         logits = self.logits(batch, mask)
         right = (logits.detach().argmax(1) == shares.argmax(1)).float().mean()
@@ -151,12 +153,16 @@ class Classification(Task):
         ]
 
     def score(self, records: Sequence[Record]) -> dict[str, float]:
-        """Accuracy (top 1 and 5) and macro F1; of several classes a sample mean average precision over classes."""
+        """Accuracy (top 1 and 5) and macro F1.
+
+        Of several classes a sample mean average precision over classes, and how often the likeliest is one of them.
+        """
         table = np.array([record["probabilities"] for record in records])
         if self.multi_label:
             truth = np.array([[name in str(r["label"]).split("|") for name in self.classes] for r in records])
             there = truth.any(0)
-            return {"mAP": float(average_precision_score(truth[:, there], table[:, there])) if there.any() else 0.0}
+            precision = float(average_precision_score(truth[:, there], table[:, there])) if there.any() else 0.0
+            return {"mAP": precision, "top1": float(truth[np.arange(len(truth)), table.argmax(1)].mean())}
         index = {name: i for i, name in enumerate(self.classes)}
         truth = np.array([index[record["label"]] for record in records])
         best = table.argmax(1)
