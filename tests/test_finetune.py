@@ -158,7 +158,7 @@ MISTAKES = [
     (["data.labels=1"], "Give more labels"),
     (["data.labels=10min"], "have no length in seconds"),
     (["data=spoken_words"], "data=spoken_words does not go with modality=image"),
-    (["input.frames=8"], "only image_size, crop_scale, flip can be changed"),
+    (["input.frames=8"], "only image_size, crop_scale, flip, mean, std can be changed"),
     (["input.image_size=9"], "does not divide"),
     (["task.pool=men"], "Did you mean mean?"),
     (["task.multi_label=maybe"], "task.multi_label=maybe is not possible"),
@@ -168,6 +168,8 @@ MISTAKES = [
     (["callbacks.evaluation=null"], "cannot do without it"),
     (["task=classificatoin"], "Did you mean classification?"),
     (["data.validation=0.9"], "a share of the labels"),
+    (["augment.time_stripe=8"], "change spectrograms, and this is modality=image"),
+    (["augment.rand_augment=27"], "a magnitude, at least 0 and at most 10"),
     (["compare=sratch"], "compare=sratch is not possible"),
 ]
 
@@ -208,6 +210,16 @@ def test_positions_are_interpolated_for_another_size_and_stay_so_when_saved(tmp_
     same = Backbone.load(tmp_path / "small", {"image_size": 16})
     batch = Batch(torch.randint(0, 256, (2, 1, 16, 16), dtype=torch.uint8), torch.arange(2))
     assert torch.equal(same.eval().features(batch), small.features(batch))
+
+
+def test_mean_and_deviation_may_be_those_of_another_data_set(tmp_path: Path):
+    small = make_backbone(16)
+    small.save(tmp_path)
+    pixels = torch.randint(0, 256, (2, 1, 16, 16), dtype=torch.uint8)
+    other = Backbone.load(tmp_path, {"mean": [0.1], "std": [0.2]})
+    found = other.modality.patches(Batch(pixels, torch.arange(2)))
+    wanted = (pixels.float() / 255 - 0.1) / 0.2
+    torch.testing.assert_close(found.sort(1).values.flatten().sort().values, wanted.flatten().sort().values)
 
 
 def test_relative_biases_are_interpolated_between_offsets(tmp_path: Path):

@@ -84,6 +84,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
             try:
                 words = _with_saved_overrides([_as_option(word) for word in sys.argv[1:]])
+                _check_program(words, config_name)
                 sys.argv[1:] = _with_backbones_own(words) if config_name == "finetune" else words
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(checked)()
             except MISTAKES as error:
@@ -217,6 +218,23 @@ def _with_backbones_own(words: list[str]) -> list[str]:
     return added + [w for w in overrides if _key(w).startswith("data.source.") and _key(w) not in given] + words
 
 
+def _check_program(words: list[str], config_name: str) -> None:
+    """Experiments are of one of the two programs: those of fine-tuning choose a task.
+
+    Raises:
+        ConfigError: one is given to the other.
+    """
+    chosen = next((word.partition("=")[2] for word in words if _key(word) == "experiment"), "")
+    for name in chosen.strip("'\"").split(","):
+        path = CONF / "experiment" / f"{name}.yaml"
+        if not path.is_file():
+            continue
+        groups = [group for entry in OmegaConf.select(OmegaConf.load(path), "defaults") or [] for group in entry]
+        program = "finetune" if any(group.endswith("/task") for group in groups) else "train"
+        if program != config_name:
+            raise ConfigError(f"experiment={name} is for {program}.py. Run: python {program}.py experiment={name} ...")
+
+
 def _key(word: str) -> str:
     return word.lstrip("+~").partition("=")[0]
 
@@ -232,7 +250,8 @@ def _check_same_run(cfg: DictConfig) -> None:
         before, now = OmegaConf.select(saved, key), OmegaConf.select(cfg, key)
         pairs = [(key, before, now)]
         if OmegaConf.is_dict(before):
-            pairs = [(f"{key}.{name}", before.get(name), now.get(name)) for name in {**before, **now}]
+            # A key that came with a later version was at what is its default now.
+            pairs = [(f"{key}.{name}", before[name], now.get(name)) for name in before]
         for name, old, new in pairs:
             if old != new and name not in ("optimizer.fused", "modality.kind"):
                 raise ConfigError(

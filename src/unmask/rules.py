@@ -52,6 +52,10 @@ def _side(value: Any) -> bool:
     return len(sides) == 2 and all(type(side) is int and side > 0 for side in sides)
 
 
+def _numbers(value: Any) -> bool:
+    return value is None or (OmegaConf.is_list(value) and all(type(x) in (int, float) for x in value))
+
+
 def _deviations(value: Any) -> bool:
     return value is None or (OmegaConf.is_list(value) and all(type(x) in (int, float) and x > 0 for x in value))
 
@@ -72,12 +76,18 @@ RULES = {
     "input.flip": _choice(None, True, False),
     "views.time": _whole(1, "stretches of time"),
     "views.space": _whole(1, "crops"),
-    "augment.rand_augment": Rule(lambda v: v is None or (type(v) is int and 0 <= v <= 30), "a number to 30, or null"),
+    "input.mean": Rule(_numbers, "a list of numbers, one for each channel, or null"),
+    "input.std": Rule(_deviations, "a list of numbers above 0, one for each channel, or null"),
+    "augment.rand_augment": _number("a magnitude", 0, 10, optional=True),
+    "augment.rand_augment_std": _number("a deviation of the magnitude", 0),
     "augment.erase": _number("a share of samples", 0, 1),
+    "augment.time_stripe": _whole(0, "frames"),
+    "augment.band_stripe": _whole(0, "bands"),
     "task.multi_label": _choice(True, False),
     "task.smoothing": _number("a share", 0, 0.99),
     "task.mixup": _number("the alpha of a Beta distribution", 0),
     "task.cutmix": _number("the alpha of a Beta distribution", 0),
+    "task.mix_share": _number("a share of steps", 0, 1),
     "task.dropout": _number("a share of values", 0, 0.99),
     "task.head_std": _number("a deviation", 0),
     "task.channel_ratio": _number("a share of channels", 0, 1),
@@ -164,6 +174,9 @@ RULES = {
     "optimizer.weight_decay": _number("a decay", 0),
     "optimizer.layer_decay": _number("a share", 0, 1, open_low=True),
     "optimizer.decay_vectors": _choice(True, False),
+    "optimizer.decay_tokens": _choice(True, False),
+    "optimizer.momentum": _number("a share of the last update", 0, 1),
+    "optimizer.trust_coefficient": _number("a share of a parameter's norm", 0, open_low=True),
     "scheduler.first": _number("a share of the peak", 0, 1, open_low=True),
     "scheduler.last": _number("a share of the peak", 0, 1, open_low=True),
     "scheduler.min_lr": _number("a learning rate", 0),

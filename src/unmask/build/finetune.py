@@ -7,15 +7,16 @@ from pathlib import Path
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
-from torchvision.transforms import v2
 
 from unmask.backbone import Backbone
 from unmask.build.create import build_encoder, create, quiet, steps_of
 from unmask.build.output import begin, run_folder, step_of, where_to_go_on
+from unmask.build.paper import beside_the_paper
 from unmask.build.training import (
     build_batch,
+    build_buckets,
     build_callbacks,
     build_length,
     build_optimization,
@@ -25,12 +26,13 @@ from unmask.build.training import (
     learning_rate,
 )
 from unmask.callbacks.evaluation import Evaluation
-from unmask.data.budget import RATE, Balanced, Chosen, Transcribed, choose, hold_out, label_of
-from unmask.data.source import Source
+from unmask.data.budget import RATE, Balanced, Chosen, Transcribed, choose, hold_out
+from unmask.data.source import Source, label_of
 from unmask.errors import ConfigError
 from unmask.finetuning import FineTuning
 from unmask.probing import Probing
 from unmask.schema import Batch, Label
+from unmask.task.augment import Erase, RandAugment, Stripes
 from unmask.task.base import Task
 from unmask.training.data import Labels, TrainingData
 from unmask.training.finetune import FinetuneModule
@@ -73,7 +75,8 @@ def build_finetuning(cfg: DictConfig, scratch: bool = False, within: Path | None
     if cfg.data.balanced:
         picked = Balanced(picked, labels)
 
-    batch = build_batch(cfg, picked)
+    crop = backbone.modality.settings.get("crop_seconds")
+    batch = build_batch(cfg, picked, crop)
     steps = build_length(cfg, len(picked), batch)
     optimization = build_optimization(cfg, len(picked), batch, steps)
     callbacks = build_callbacks(cfg, len(picked), batch, steps)
@@ -89,8 +92,8 @@ def build_finetuning(cfg: DictConfig, scratch: bool = False, within: Path | None
     validation = Chosen(train, held_out)
     extra = Labels(task.encode_label, validation, build_augmentation(cfg))
     data = TrainingData(
-        picked, test, backbone.modality, cfg.seed, batch, cfg.data.num_workers, repeats=cfg.data.get("repeats", 1),
-        labels=extra,
+        picked, test, backbone.modality, cfg.seed, batch, cfg.data.num_workers, build_buckets(cfg, picked, crop),
+        cfg.data.get("repeats", 1), extra,
     )  # fmt: skip
     checkpoint = where_to_go_on(cfg, folder, steps, finished=folder / "results.json")
     data.stream[step_of(checkpoint) * batch]  # a source whose samples cannot be read fails here
@@ -106,6 +109,7 @@ def build_finetuning(cfg: DictConfig, scratch: bool = False, within: Path | None
         checkpoint,
         (
             *_describe(cfg, task, len(chosen), len(held_out), batch, steps, SCRATCH if scratch else cfg.backbone),
+            *beside_the_paper(as_built(cfg, backbone), batch),
             *([] if remark is None else [remark]),
         ),
     )
@@ -173,22 +177,41 @@ def build_labelled(cfg: DictConfig, backbone: Backbone, transcribed: bool) -> tu
 
 
 def build_augmentation(cfg: DictConfig) -> list[Callable[[Tensor], Tensor]]:
-    """Changes of training samples, for images and videos.
+    """Changes of training samples, for images, videos and spectrograms.
 
     Raises:
-        ConfigError: there are such changes, and the samples have no pixels.
+        ConfigError: there are such changes, and the samples are of another kind.
     """
+    how = cfg.augment
     changes: list[Callable[[Tensor], Tensor]] = []
-    if cfg.augment.rand_augment is not None:
-        changes.append(v2.RandAugment(magnitude=cfg.augment.rand_augment))
-    if cfg.augment.erase:
-        changes.append(v2.RandomErasing(cfg.augment.erase))
+    if how.rand_augment is not None:
+        changes.append(RandAugment(how.rand_augment, how.rand_augment_std))
+    if how.erase:
+        changes.append(Erase(how.erase))
     if changes and cfg.modality.kind not in ("images", "videos"):
         raise ConfigError(
             f"augment.rand_augment and augment.erase change pixels, and these are {cfg.modality.kind}. "
             "Leave them at null and 0."
         )
+    if how.time_stripe or how.band_stripe:
+        if cfg.modality.name != "audio":
+            raise ConfigError(
+                f"augment.time_stripe and augment.band_stripe change spectrograms, and this is modality="
+                f"{cfg.modality.name}. Leave both at 0."
+            )
+        changes.append(Stripes(how.time_stripe, how.band_stripe))
     return changes
+
+
+def as_built(cfg: DictConfig, backbone: Backbone) -> DictConfig:
+    """The config with what the backbone is, whatever `model` and `modality` say: they are of backbone=scratch."""
+    settings = backbone.settings()
+    shape = {**settings["encoder"], "class_token": settings["class_token"]}
+    parts = {"model": shape, "encoder": settings["style"], "modality": backbone.modality.settings}
+    built = OmegaConf.create(OmegaConf.to_container(cfg))
+    assert isinstance(built, DictConfig)
+    built.merge_with(parts)
+    return built
 
 
 def _name(cfg: DictConfig) -> str:
@@ -197,6 +220,11 @@ def _name(cfg: DictConfig) -> str:
 
 
 def _check_labels(cfg: DictConfig, labels: list[Label | None]) -> None:
+    if not cfg.task.get("multi_label", False) and any(isinstance(label, tuple) for label in labels):
+        raise ConfigError(
+            f"data={cfg.data.name}: samples are of several classes, and task={cfg.task.name} gives each one. "
+            "Use task.multi_label=true."
+        )
     if len(set(labels)) < 2:
         raise ConfigError(
             f"data.labels={cfg.data.labels} of data={cfg.data.name} leaves {len(labels)} sample(s) with one label, "

@@ -4,20 +4,21 @@ import math
 
 import lightning.pytorch as L
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from unmask.backbone import Backbone
 from unmask.build.create import build_encoder, create, quiet, steps_of
 from unmask.build.output import begin, run_folder, step_of, where_to_go_on
+from unmask.build.paper import beside_the_paper
 from unmask.build.training import (
     build_batch,
+    build_buckets,
     build_callbacks,
     build_length,
     build_optimization,
     build_source,
     build_trainer,
     check_optimizer,
-    clip_seconds,
     learning_rate,
 )
 from unmask.callbacks.checkpointing import Checkpointing
@@ -27,7 +28,7 @@ from unmask.masking.select import num_visible
 from unmask.masking.strategy import MaskStrategy
 from unmask.modality.base import Modality
 from unmask.run import MaskAuditRun, Pretraining, StatisticsRun
-from unmask.training.data import Buckets, TrainingData
+from unmask.training.data import TrainingData
 from unmask.training.folder import open_folder
 from unmask.training.module import PretrainModule
 
@@ -58,12 +59,7 @@ def build_pretraining(cfg: DictConfig) -> Pretraining:
     trainer = build_trainer(cfg, folder, batch, steps, callbacks)
     module = PretrainModule(objective, masking, optimization, cfg.seed)
     check_optimizer(cfg, module)
-    buckets = (
-        None if cfg.data.get("batch_seconds") is None else Buckets(clip_seconds(cfg, train), cfg.data.bucket_steps)
-    )
-    repeats = cfg.data.get("repeats", 1)
-    if buckets is not None and repeats > 1:
-        raise ConfigError("data.repeats does not go with data.batch_seconds, which sorts single samples. Drop one.")
+    buckets, repeats = build_buckets(cfg, train), cfg.data.get("repeats", 1)
     data = TrainingData(train, test, modality, cfg.seed, batch, cfg.data.num_workers, buckets, repeats)
     checkpoint = where_to_go_on(cfg, folder, steps, finished=folder / "backbone" / "config.json")
     start = step_of(checkpoint)
@@ -119,14 +115,4 @@ def describe(cfg: DictConfig, trainer: L.Trainer, batch: int, steps: int) -> lis
         f"batch {batch} = {trainer.world_size} device(s) x {micro:.4g} samples x "
         f"{trainer.accumulate_grad_batches} accumulated; learning rate {learning_rate(cfg, batch):.3g}",
     ]
-    if cfg.paper is not None:
-        if not math.isclose(learning_rate(cfg, batch), cfg.paper.learning_rate):
-            lines.append(f"  differs from the paper: learning rate {learning_rate(cfg, batch):.3g}")
-        lines.insert(
-            2, f"paper: {cfg.paper.source}; batch {cfg.paper.batch}, learning rate {cfg.paper.learning_rate:g}"
-        )
-        for key, published in cfg.paper.settings.items():
-            here = OmegaConf.select(cfg, str(key))
-            if here != published:
-                lines.append(f"  differs from the paper: {key}={here}, published {published}")
-    return lines
+    return lines + beside_the_paper(cfg, batch)

@@ -16,6 +16,7 @@ from unmask.data.stream import Subset
 from unmask.errors import ConfigError
 from unmask.modality.speech import RATE
 from unmask.training.checkpoint import AtomicCheckpointIO
+from unmask.training.data import Buckets
 from unmask.training.duration import to_steps
 from unmask.training.module import Optimization, TrainingModule
 from unmask.training.precision import resolve_precision
@@ -27,11 +28,11 @@ def build_source(cfg: DictConfig, split: str, **given: Any) -> Source:
     return source if cfg.data.limit is None or split != "train" else Subset(source, cfg.data.limit, cfg.seed)
 
 
-def build_batch(cfg: DictConfig, train: Source) -> int:
+def build_batch(cfg: DictConfig, train: Source, crop: float | None = None) -> int:
     """Samples an optimiser step over all devices and accumulation; where given in seconds, as many as last so long."""
     if cfg.data.get("batch_seconds") is None:
         return int(cfg.data.global_batch_size)
-    mean = float(clip_seconds(cfg, train).mean())
+    mean = float(clip_seconds(cfg, train, crop).mean())
     if mean == 0:
         raise ConfigError(f"data.root={cfg.data.root}: no clip in it can be read. Give a folder of whole audio files.")
     return max(1, round(cfg.data.batch_seconds / mean))
@@ -86,7 +87,8 @@ def build_optimization(cfg: DictConfig, samples: int, batch: int, steps: int) ->
     if _precision(cfg) == "16-mixed" and "fused" in cfg.optimizer:
         cfg.optimizer.fused = False  # a fused step unscales by itself, too late for clipping and for the logged norm
     how = cfg.optimizer
-    return Optimization(optimizer_factory(cfg), schedule, how.weight_decay, how.layer_decay, how.decay_vectors)
+    decays = how.weight_decay, how.layer_decay, how.decay_vectors, how.decay_tokens
+    return Optimization(optimizer_factory(cfg), schedule, *decays)
 
 
 def check_optimizer(cfg: DictConfig, module: TrainingModule) -> None:
@@ -129,15 +131,24 @@ def _precision(cfg: DictConfig) -> str:
     return resolve_precision(cfg.precision.name, _device_type(cfg))
 
 
-def clip_seconds(cfg: DictConfig, train: Source) -> np.ndarray:
-    """The length of each training clip, cropped."""
+def build_buckets(cfg: DictConfig, train: Source, crop: float | None = None) -> Buckets | None:
+    """How clips are batched by length; None where batches are counted in samples."""
+    if cfg.data.get("batch_seconds") is None:
+        return None
+    if cfg.data.get("repeats", 1) > 1:
+        raise ConfigError("data.repeats does not go with data.batch_seconds, which sorts single samples. Drop one.")
+    return Buckets(clip_seconds(cfg, train, crop), cfg.data.bucket_steps)
+
+
+def clip_seconds(cfg: DictConfig, train: Source, crop: float | None = None) -> np.ndarray:
+    """The length of each training clip, cropped to so many seconds; None for `data.crop_seconds`."""
     lengths = getattr(train, "lengths", None)
     if lengths is None:
         raise ConfigError(
             f"data.batch_seconds={cfg.data.batch_seconds}: the samples of data={cfg.data.name} have no length in "
             "seconds. Use data.global_batch_size."
         )
-    return np.minimum(np.asarray(lengths) / RATE, cfg.data.crop_seconds)
+    return np.minimum(np.asarray(lengths) / RATE, cfg.data.crop_seconds if crop is None else crop)
 
 
 def _accumulation(cfg: DictConfig, batch: int, devices: int) -> int:

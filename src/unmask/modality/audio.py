@@ -45,7 +45,7 @@ class Audio(PatchModality):
     """
 
     kind = "sounds"
-    adaptable = ("seconds", "roll_gain")
+    adaptable = ("seconds", "roll_gain", "mean", "std")
 
     def __init__(
         self,

@@ -37,7 +37,7 @@ class Image(PatchModality):
     """
 
     kind = "images"
-    adaptable = ("image_size", "crop_scale", "flip")
+    adaptable = ("image_size", "crop_scale", "flip", "mean", "std")
     pixel_mean: Tensor
     pixel_std: Tensor
 

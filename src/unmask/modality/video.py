@@ -51,7 +51,7 @@ class Video(PatchModality):
     """
 
     kind = "videos"
-    adaptable = ("frames", "fps", "image_size", "crop_scale", "flip")
+    adaptable = ("frames", "fps", "image_size", "crop_scale", "flip", "mean", "std")
     pixel_mean: Tensor
     pixel_std: Tensor
 
