@@ -102,10 +102,11 @@ def test_the_best_checkpoint_by_held_out_labels_is_tested(pretrained: Path, fine
     assert results["best_step"] == min(step for accuracy, step in seen if accuracy == best)
 
 
-def test_a_stopped_run_resumes_to_the_same_predictions(pretrained: Path, finetune: Run, monkeypatch):
+@pytest.mark.parametrize("words", [(), ("optimizer=lars", "task.pool=class", "task.norm=batch", "freeze=all")])
+def test_a_stopped_run_resumes_to_the_same_predictions(pretrained: Path, finetune: Run, monkeypatch, words):
     from unmask.training.finetune import FinetuneModule
 
-    whole = finetune(f"backbone={pretrained}", *TUNE, folder="whole")
+    whole = finetune(f"backbone={pretrained}", *TUNE, *words, folder="whole")
     original, seen = FinetuneModule.training_step, []
 
     def step(module, batch, batch_idx):
@@ -117,7 +118,7 @@ def test_a_stopped_run_resumes_to_the_same_predictions(pretrained: Path, finetun
     with monkeypatch.context() as patch:
         patch.setattr(FinetuneModule, "training_step", step)
         with pytest.raises(SystemExit) as exit_:
-            finetune(f"backbone={pretrained}", *TUNE, folder="stopped")
+            finetune(f"backbone={pretrained}", *TUNE, *words, folder="stopped")
     assert exit_.value.code == 128 + signal.SIGTERM
     finetune(f"resume={whole.parent / 'stopped'}")
     for name in ("predictions.jsonl", "results.json", "model/model.safetensors"):
