@@ -125,6 +125,31 @@ def test_a_stopped_run_resumes_to_the_same_predictions(pretrained: Path, finetun
         assert (whole / name).read_bytes() == (whole.parent / "stopped" / name).read_bytes(), name
 
 
+def test_the_second_of_two_compared_runs_is_gone_on_with(pretrained: Path, finetune: Run, monkeypatch, capsys):
+    from unmask.training.finetune import FinetuneModule
+
+    whole = finetune(f"backbone={pretrained}", *TUNE, "compare=scratch", folder="whole")
+    original, seen = FinetuneModule.training_step, []
+
+    def step(module, batch, batch_idx):
+        seen.append(batch_idx)
+        if len(seen) == 9:  # the first has six
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(module, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FinetuneModule, "training_step", step)
+        with pytest.raises(SystemExit):
+            finetune(f"backbone={pretrained}", *TUNE, "compare=scratch", folder="stopped")
+    stopped = whole.parent / "stopped"
+    assert f"python finetune.py resume={stopped}\n" in capsys.readouterr().out
+    finetune(f"resume={stopped}")
+    assert (whole / "comparison.json").read_bytes() == (stopped / "comparison.json").read_bytes()
+    with pytest.raises(SystemExit):
+        finetune(f"resume={stopped}")
+    assert "it is done" in capsys.readouterr().err
+
+
 def test_the_exported_model_reads_files(pretrained: Path, finetune: Run, tmp_path: Path):
     run = finetune(f"backbone={pretrained}", *TUNE)
     digits = Digits("test")

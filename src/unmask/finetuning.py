@@ -19,6 +19,7 @@ from unmask.data.stream import Transform
 from unmask.errors import ConfigError
 from unmask.files import written_whole
 from unmask.task.base import Record, Task
+from unmask.training.checkpoint import step_of
 from unmask.training.data import TrainingData
 from unmask.training.finetune import FinetuneModule, Views, interval, judge
 
@@ -33,7 +34,8 @@ class FineTuning:
         data: labelled samples.
         views: how test samples are looked at.
         callbacks: by name; one of them is an `Evaluation`.
-        folder: the run folder.
+        folder: where this is written to.
+        whole: the run folder: the same, or that of two which are compared.
         checkpoint: where to go on from, or None.
         description: lines printed first.
     """
@@ -44,6 +46,7 @@ class FineTuning:
     views: Sequence[Transform]
     callbacks: dict[str, L.Callback]
     folder: Path
+    whole: Path
     checkpoint: Path | None
     description: tuple[str, ...]
 
@@ -54,6 +57,11 @@ class FineTuning:
             SystemExit: a signal ended the training; the code is 128 + its number.
             ConfigError: no test sample can be read.
         """
+        done = self.folder / "results.json"
+        if self.checkpoint is not None and step_of(self.checkpoint) >= self.trainer.max_steps and done.exists():
+            self.say(f"{self.folder} is done")
+            results: dict[str, Any] = json.loads(done.read_text())
+            return results
         for line in self.description:
             self.say(line)
         if self.checkpoint is not None:
@@ -63,7 +71,7 @@ class FineTuning:
         stopped = next(c.stopped_by for c in self.callbacks.values() if isinstance(c, Checkpointing))
         if stopped is not None and steps < total:
             self.say(f"stopped by {stopped.name} after step {steps} of {total}; everything is saved")
-            self.say(f"go on with: python finetune.py resume={self.folder}")
+            self.say(f"go on with: python finetune.py resume={self.whole}")
             sys.exit(128 + stopped)
         return self._test() if self.trainer.is_global_zero else {}
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unmask.backbone import Backbone
 from unmask.build.create import build_encoder, create, quiet, steps_of
-from unmask.build.output import begin, run_folder, step_of, where_to_go_on
+from unmask.build.output import begin, run_folder, where_to_go_on
 from unmask.build.paper import beside_the_paper
 from unmask.build.training import (
     build_batch,
@@ -34,6 +34,7 @@ from unmask.probing import Probing
 from unmask.schema import Batch, Label
 from unmask.task.augment import Erase, RandAugment, Stripes
 from unmask.task.base import Task
+from unmask.training.checkpoint import step_of
 from unmask.training.data import Labels, TrainingData
 from unmask.training.finetune import FinetuneModule
 from unmask.training.folder import open_folder, write_record
@@ -95,7 +96,9 @@ def build_finetuning(cfg: DictConfig, scratch: bool = False, within: Path | None
         picked, test, backbone.modality, cfg.seed, batch, cfg.data.num_workers, build_buckets(cfg, picked, crop),
         cfg.data.get("repeats", 1), extra,
     )  # fmt: skip
-    checkpoint = where_to_go_on(cfg, folder, steps, finished=folder / "results.json")
+    # Of two runs that are compared the first may be whole, and the second is gone on with.
+    last = folder if cfg.compare is None or scratch else folder / SCRATCH
+    checkpoint = where_to_go_on(cfg, folder, steps, finished=last / "results.json")
     data.stream[step_of(checkpoint) * batch]  # a source whose samples cannot be read fails here
     begin(cfg, trainer, folder, step_of(checkpoint))
     remark = task.remark([label_of(test, index) for index in range(len(test))]) if kind.transcribed else None
@@ -106,6 +109,7 @@ def build_finetuning(cfg: DictConfig, scratch: bool = False, within: Path | None
         views,
         callbacks,
         folder,
+        within or folder,
         checkpoint,
         (
             *_describe(cfg, task, len(chosen), len(held_out), batch, steps, SCRATCH if scratch else cfg.backbone),

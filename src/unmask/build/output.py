@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from unmask.build.create import create
 from unmask.errors import ConfigError
-from unmask.training.checkpoint import newest_checkpoint
+from unmask.training.checkpoint import newest_checkpoint, step_of
 from unmask.training.csv_logger import CSVLogger
 from unmask.training.folder import open_folder, public, write_record
 
@@ -87,10 +87,6 @@ def build_loggers(cfg: DictConfig, folder: Path, start: int) -> list[Logger]:
             logger.log_hyperparams(public(cfg))
         loggers.append(logger)
     return loggers
-
-
-def step_of(checkpoint: Path | None) -> int:
-    return 0 if checkpoint is None else int(checkpoint.stem.partition("=")[2])
 
 
 def _has_wandb_key() -> bool:

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from unmask.backbone import Backbone
 from unmask.build.create import build_encoder, create, quiet, steps_of
-from unmask.build.output import begin, run_folder, step_of, where_to_go_on
+from unmask.build.output import begin, run_folder, where_to_go_on
 from unmask.build.paper import beside_the_paper
 from unmask.build.training import (
     build_batch,
@@ -28,6 +28,7 @@ from unmask.masking.select import num_visible
 from unmask.masking.strategy import MaskStrategy
 from unmask.modality.base import Modality
 from unmask.run import MaskAuditRun, Pretraining, StatisticsRun
+from unmask.training.checkpoint import step_of
 from unmask.training.data import TrainingData
 from unmask.training.folder import open_folder
 from unmask.training.module import PretrainModule

@@ -27,3 +27,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 def newest_checkpoint(run: Path) -> Path | None:
     """The checkpoint of the latest step in a run folder, or None. Half-written files have another suffix."""
     return max((run / FOLDER).glob(f"step=*{SUFFIX}"), default=None)
+
+
+def step_of(checkpoint: Path | None) -> int:
+    """The optimiser step that a checkpoint was saved after; 0 for none."""
+    return 0 if checkpoint is None else int(checkpoint.stem.partition("=")[2])
