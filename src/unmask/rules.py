@@ -75,6 +75,12 @@ RULES = {
     "augment.rand_augment": Rule(lambda v: v is None or (type(v) is int and 0 <= v <= 30), "a number to 30, or null"),
     "augment.erase": _number("a share of samples", 0, 1),
     "task.multi_label": _choice(True, False),
+    "task.regression": _choice(True, False),
+    "data.regression": _choice(True, False),
+    "data.header": _choice(True, False),
+    "data.classes": Rule(
+        lambda v: v is None or (OmegaConf.is_list(v) and len(v) > 1), "a list of two or more, or null"
+    ),
     "task.smoothing": _number("a share", 0, 0.99),
     "task.mixup": _number("the alpha of a Beta distribution", 0),
     "task.cutmix": _number("the alpha of a Beta distribution", 0),
