@@ -50,9 +50,19 @@ FIXED = (
     "data.labels",
     "data.validation",
     "data.balanced",
+    "data.text",
+    "data.pair",
+    "data.label",
+    "data.classes",
+    "data.header",
+    "data.test",
 )
 # Of a data set, what its samples are, which fine-tuning takes over from pretraining.
-OF_SOURCES = ("root", "dataset", "config", "revision", "text_column", "label_column", "min_seconds", "max_seconds")
+OF_SOURCES = (
+    "root", "dataset", "config", "revision", "text_column", "label_column", "min_seconds", "max_seconds", "text",
+    "pair", "label", "classes", "header", "test",
+)  # fmt: skip
+FINE_TUNING = "ft_"  # how names of experiments begin that are for finetune.py
 MISTAKES = (ConfigError, HydraException, OmegaConfBaseException, OSError)
 
 
@@ -84,6 +94,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
             try:
                 words = _with_saved_overrides([_as_option(word) for word in sys.argv[1:]])
+                _check_program(words, config_name)
                 sys.argv[1:] = _with_backbones_own(words) if config_name == "finetune" else words
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(checked)()
             except MISTAKES as error:
@@ -156,6 +167,19 @@ def _keys(node: Any, prefix: str = "") -> list[str]:
     if not isinstance(node, dict):
         return []
     return [name for k, v in node.items() for name in (f"{prefix}{k}", *_keys(v, f"{prefix}{k}."))]
+
+
+def _check_program(words: list[str], config_name: str) -> None:
+    """An experiment is for one of the two programs.
+
+    Raises:
+        ConfigError: it is given to the other.
+    """
+    for name in next((word.partition("=")[2].split(",") for word in words if _key(word) == "experiment"), []):
+        known = (CONF / "experiment" / f"{name}.yaml").is_file()
+        right = "finetune" if name.startswith(FINE_TUNING) else "train"
+        if known and right != config_name:
+            raise ConfigError(f"experiment={name} is for {right}.py: python {right}.py experiment={name}.")
 
 
 def _with_saved_overrides(words: list[str]) -> list[str]:
