@@ -15,8 +15,21 @@ from sklearn.metrics import f1_score, matthews_corrcoef
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
 from tests.test_table import complaint, lines, write
-from tests.test_text import BLOCK, BOS, DEPTH, EOS, HEADS, MASK, PAD, ROBERTA, WIDTH
-from tests.test_text import make_backbone, make_texts, randomise, trunk_pairs
+from tests.test_text import (
+    BLOCK,
+    BOS,
+    DEPTH,
+    EOS,
+    HEADS,
+    MASK,
+    PAD,
+    ROBERTA,
+    WIDTH,
+    make_backbone,
+    make_texts,
+    randomise,
+    trunk_pairs,
+)
 from unmask.nn.block import Style
 from unmask.predict import main as predict
 from unmask.task.base import Task
@@ -139,7 +152,9 @@ def test_the_metric_decides_and_errors_are_better_small():
 
 def test_labels_and_task_must_agree():
     backbone = make_backbone()
-    assert "learns numbers, and these labels are classes, such as a." in complaint(Sentences, backbone, ["a"], regression=True)
+    assert "learns numbers, and these labels are classes, such as a." in complaint(
+        Sentences, backbone, ["a"], regression=True
+    )
     assert "Numbers want task.regression=true" in complaint(Sentences, backbone, [])
     assert "there is no such option. Did you mean first?" in complaint(Sentences, backbone, ["a", "b"], pool="firt")
 
