@@ -29,7 +29,7 @@ class Sentences(Classification):
         classes: their names; none for numbers.
         center: mean of the training labels, where they are numbers.
         scale: their deviation.
-        pool: `mean` of the tokens; `first`, which is `<s>`, as in RoBERTa; or the `class` token.
+        pool: the `first` token, which is `<s>`, as in RoBERTa; the `mean` of all; or the `class` token.
         regression: labels are numbers.
         metric: the score that decides; None for accuracy, or for numbers Pearson's correlation.
         smoothing: share of a label that is spread over all classes.
@@ -45,7 +45,7 @@ class Sentences(Classification):
         classes: Sequence[str],
         center: float = 0.0,
         scale: float = 1.0,
-        pool: str = "mean",
+        pool: str = "first",
         regression: bool = False,
         metric: str | None = None,
         smoothing: float = 0.0,
