@@ -4,7 +4,8 @@
 #   scripts/fetch_wordnet.sh [DEST]           default: ${UNMASK_CACHE:-$HOME/.cache/unmask}/wordnet
 #
 # DEST/train.jsonl and test.jsonl (a tenth, by a hash of the synset) hold a gloss a line as {"text", "label"}; the label
-# is the lexicographer's category, such as noun.animal. They appear all at once, or not at all. Where they are there
+# is the lexicographer's category, such as noun.animal. DEST/nouns.tsv holds all nouns: synset, category, split (none where
+# an earlier one has the same gloss), hypernyms, gloss. The files appear all at once, or not at all. Where they are there
 # already nothing is done.
 set -eu
 
@@ -18,7 +19,7 @@ fail() {
 }
 
 complete() {
-    [ -s "$1/train.jsonl" ] && [ -s "$1/test.jsonl" ]
+    [ -s "$1/train.jsonl" ] && [ -s "$1/test.jsonl" ] && [ -s "$1/nouns.tsv" ]
 }
 
 report() {
@@ -30,7 +31,7 @@ if complete "$dest"; then
     exit 0
 fi
 [ ! -e "$dest" ] || rmdir "$dest" 2>/dev/null ||
-    fail "$dest is there without the two files. Move it away, or name another folder."
+    fail "$dest is there without the three files. Move it away, or name another folder."
 # Beside DEST: a rename within one file system is atomic.
 { mkdir -p "$(dirname "$dest")" && work=$(mktemp -d "$dest.part.XXXXXX"); } 2>/dev/null ||
     fail "$dest cannot be written. Name another folder."
@@ -48,6 +49,8 @@ done
 mkdir "$work/set"
 LC_ALL=C awk -v folder="$work/set" '
 BEGIN {
+    OFS = "\t"
+    print "synset", "category", "split", "hypernyms", "gloss" > (folder "/nouns.tsv")
     # The manual page lexnames(5WN) numbers them so; the file itself is not packaged.
     split("adj.all adj.pert adv.all noun.Tops noun.act noun.animal noun.artifact noun.attribute noun.body " \
         "noun.cognition noun.communication noun.event noun.feeling noun.food noun.group noun.location noun.motive " \
@@ -57,14 +60,20 @@ BEGIN {
         "verb.motion verb.perception verb.possession verb.social verb.stative verb.weather adj.ppl", category, " ")
 }
 /^[0-9]/ {
-    gloss = substr($0, index($0, " | ") + 3)
-    sub(/ +$/, "", gloss)
+    plain = substr($0, index($0, " | ") + 3)
+    sub(/ +$/, "", plain)
+    gloss = plain
     gsub(/\\/, "\\\\", gloss)
     gsub(/"/, "\\\"", gloss)
-    if (seen[gloss]++) next  # the same words in both files would be learnt by heart
     # A multiplicative hash: neighbours in the file, which are neighbours in meaning, fall apart.
     part = ($1 * 182605794 + $2 * 48271) % 2147483647 % 10 == 0 ? "test" : "train"
-    printf "{\"text\": \"%s\", \"label\": \"%s\"}\n", gloss, category[$2 + 1] > (folder "/" part ".jsonl")
+    if (seen[gloss]++) part = ""  # the same words in both files would be learnt by heart
+    if ($3 == "n") {
+        above = ""
+        for (i = 4; i <= NF && $i != "|"; i++) if ($i == "@" || $i == "@i") above = above " " $(i + 1)
+        print $1, category[$2 + 1], part, substr(above, 2), plain > (folder "/nouns.tsv")
+    }
+    if (part) printf "{\"text\": \"%s\", \"label\": \"%s\"}\n", gloss, category[$2 + 1] > (folder "/" part ".jsonl")
 }' "$data/data.noun" "$data/data.verb" "$data/data.adj" "$data/data.adv" || fail "the glosses cannot be read."
 complete "$work/set" || fail "$package does not hold glosses as it used to."
 cp "$work/unpacked/usr/share/doc/$package/copyright" "$work/set/LICENSE"

@@ -98,9 +98,22 @@ def make_peer(kind: str) -> torch.nn.Module:
     return randomise(peer)
 
 
-def pairs(ours: MLM, peer: torch.nn.Module, kind: str, read) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
+Rows = list[tuple[str, torch.Tensor, torch.Tensor]]
+
+
+def pairs(ours: MLM, peer: torch.nn.Module, kind: str, read) -> Rows:
     """(name, ours, theirs) for every parameter of theirs but token types; `read` picks the value or the gradient."""
-    rows, trunk, backbone = [], getattr(peer, kind), ours.backbone
+    rows = trunk_pairs(ours.backbone, getattr(peer, kind), read)
+    for name, mine, theirs in (("dense", ours.head[0], "dense"), ("norm", ours.head[2], "layer_norm")):
+        for part in ("weight", "bias"):
+            other = getattr(peer.lm_head.get_submodule(theirs), part)
+            rows.append((f"head.{name}.{part}", read(getattr(mine, part)), read(other)))
+    return [*rows, ("head.bias", read(ours.bias), read(peer.lm_head.bias))]
+
+
+def trunk_pairs(backbone: Backbone, trunk: torch.nn.Module, read) -> Rows:
+    """The same of what is below the head."""
+    rows = []
 
     def add_both(name: str, mine: torch.nn.Module, theirs: torch.nn.Module) -> None:
         rows.append((f"{name}.weight", read(mine.weight), read(theirs.weight)))
@@ -118,9 +131,6 @@ def pairs(ours: MLM, peer: torch.nn.Module, kind: str, read) -> list[tuple[str, 
             rows.append((f"{i}.qkv.{part}", read(getattr(block.attn.qkv, part)), theirs))
         for mine, name in PAIRS.items():
             add_both(f"{i}.{mine}", block.get_submodule(mine), layer.get_submodule(name))
-    add_both("head.dense", ours.head[0], peer.lm_head.dense)
-    add_both("head.norm", ours.head[2], peer.lm_head.layer_norm)
-    rows.append(("head.bias", read(ours.bias), read(peer.lm_head.bias)))
     return rows
 
 

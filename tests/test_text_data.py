@@ -762,7 +762,9 @@ def test_the_script_writes_wordnets_glosses_as_labelled_lines_and_names_the_lice
         lines = "".join(SYNSETS.format(3 * i, i, 3 * i + 1, i, 3 * i + 2) for i in numbers)
         (tmp_path / "package/wordnet" / f"data.{name}").write_text(lines)
     assert "WordNet licence" in fetch(tmp_path).stdout
-    assert sorted(os.listdir(tmp_path / "a cache" / "set")) == ["LICENSE", "test.jsonl", "train.jsonl"]
+    assert sorted(os.listdir(tmp_path / "a cache" / "set")) == [
+        "LICENSE", "nouns.tsv", "test.jsonl", "train.jsonl",
+    ]  # fmt: skip
     source = TextFiles(tmp_path / "a cache" / "set")
     assert source.classes == ("noun.animal", "verb.motion")
     train, test = (list(source.documents(split)) for split in ("train", "test"))

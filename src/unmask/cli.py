@@ -50,9 +50,18 @@ FIXED = (
     "data.labels",
     "data.validation",
     "data.balanced",
+    "data.text",
+    "data.pair",
+    "data.label",
+    "data.classes",
+    "data.header",
+    "data.test",
 )
 # Of a data set, what its samples are, which fine-tuning takes over from pretraining.
-OF_SOURCES = ("root", "dataset", "config", "revision", "text_column", "label_column", "min_seconds", "max_seconds")
+OF_SOURCES = (
+    "root", "dataset", "config", "revision", "text_column", "label_column", "min_seconds", "max_seconds", "text",
+    "pair", "label", "classes", "header", "test",
+)  # fmt: skip
 MISTAKES = (ConfigError, HydraException, OmegaConfBaseException, OSError)
 
 

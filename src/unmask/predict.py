@@ -1,9 +1,9 @@
 """What a fine-tuned model says of your own files.
 
-    python -m unmask.predict RUN FILE...              a line of JSON for each file
+    python -m unmask.predict RUN FILE...              a line of JSON for each file, of texts for each of their lines
     python -m unmask.predict RUN FILE... out=said.csv  the same as a table
 
-RUN is the folder of a fine-tuning run.
+RUN is the folder of a fine-tuning run. In a line of text a tab separates the two sentences of a pair.
 """
 
 import json
@@ -17,7 +17,8 @@ from unmask.callbacks.evaluation import FOLDER
 from unmask.data.stream import Item, collate
 from unmask.errors import BrokenSample, ConfigError
 from unmask.finetuning import write_table
-from unmask.reading import read
+from unmask.reading import read_each
+from unmask.schema import Sample
 from unmask.task.base import Record, Task
 
 USAGE = "python -m unmask.predict RUN FILE... [out=FILE.csv]"
@@ -34,7 +35,8 @@ def main(words: list[str]) -> None:
         raise ConfigError(f"{unknown}={options[unknown]}: there is no such option. {USAGE}.")
     run, files = places[0], places[1:]
     task = Task.load(run / FOLDER if (run / FOLDER).is_dir() else run)
-    records = [{"file": str(file), **predict(task, file)} for file in files]
+    samples = (named for file in files for named in read_each(task.backbone.modality, file))
+    records = [{"file": name, **predict(task, sample)} for name, sample in samples]
     if "out" in options:
         write_table(Path(options["out"]), records)
         print(options["out"])
@@ -43,14 +45,14 @@ def main(words: list[str]) -> None:
         print(json.dumps(record))
 
 
-def predict(task: Task, file: Path) -> Record:
-    """What the task says of a file.
+def predict(task: Task, sample: Sample) -> Record:
+    """What the task says of a sample.
 
     Raises:
-        BrokenSample: it cannot be read.
+        BrokenSample: it cannot be decoded.
     """
     transform = task.backbone.modality.transform(train=False)
-    batch = collate([Item(transform(transform.read(read(task.backbone.modality, file))), 0, None, ())])
+    batch = collate([Item(transform(transform.read(sample)), 0, None, ())])
     with torch.inference_mode():
         [record] = task.predict(batch)
     return record

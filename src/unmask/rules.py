@@ -84,6 +84,12 @@ RULES = {
     "augment.time_stripe": _whole(0, "frames"),
     "augment.band_stripe": _whole(0, "bands"),
     "task.multi_label": _choice(True, False),
+    "task.regression": _choice(True, False),
+    "data.regression": _choice(True, False),
+    "data.header": _choice(True, False),
+    "data.classes": Rule(
+        lambda v: v is None or (OmegaConf.is_list(v) and len(v) > 1), "a list of two or more, or null"
+    ),
     "task.smoothing": _number("a share", 0, 0.99),
     "task.mixup": _number("the alpha of a Beta distribution", 0),
     "task.cutmix": _number("the alpha of a Beta distribution", 0),

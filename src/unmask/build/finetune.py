@@ -1,6 +1,6 @@
 """Fine-tuning from the composed config, in the order data flows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -67,7 +67,7 @@ def build_finetuning(cfg: DictConfig, scratch: bool = False, within: Path | None
         backbone = backbone.adapted({"crop_seconds": max(longest, backbone.modality.settings["crop_seconds"])})
     chosen, held_out = hold_out(choose(train, cfg.data.labels, cfg.seed), cfg.data.validation)
     labels = [label_of(train, index) for index in chosen]
-    _check_labels(cfg, labels)
+    _check_labels(cfg, labels, train.classes)
     given = kind.learn(train.classes, labels)
     task: Task = create(cfg.task, backbone=backbone, **given)
     if cfg.freeze != "none":
@@ -223,16 +223,18 @@ def _name(cfg: DictConfig) -> str:
     return f"{cfg.task.name}_{cfg.data.name}_{start}_{str(cfg.data.labels).replace('/', '-per-').replace('%', 'pc')}"
 
 
-def _check_labels(cfg: DictConfig, labels: list[Label | None]) -> None:
+def _check_labels(cfg: DictConfig, labels: list[Label | None], classes: Sequence[str]) -> None:
     if not cfg.task.get("multi_label", False) and any(isinstance(label, tuple) for label in labels):
         raise ConfigError(
             f"data={cfg.data.name}: samples are of several classes, and task={cfg.task.name} gives each one. "
             "Use task.multi_label=true."
         )
     if len(set(labels)) < 2:
+        only = labels[0] if labels else "none"
+        only = classes[only] if isinstance(only, int) and classes else only
         raise ConfigError(
             f"data.labels={cfg.data.labels} of data={cfg.data.name} leaves {len(labels)} sample(s) with one label, "
-            f"{labels[0] if labels else 'none'}. Give more labels, or data with two classes or more."
+            f"{only}. Give more labels, or data with two classes or more."
         )
 
 

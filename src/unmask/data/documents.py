@@ -215,7 +215,7 @@ class TextFiles:
             return tuple(groups)
         tables = (path for path in groups[""] if not path.lower().endswith((".txt", ".md")))
         labels = {row.label for path in tables for row in self._read(path)}
-        return _sorted_names(label for label in labels if label is not None)
+        return sorted_names(label for label in labels if label is not None)
 
     def documents(self, split: str) -> Iterator[Document]:
         """The documents, in the order of their files' names."""
@@ -339,6 +339,8 @@ class HFDataset:
         revision: a commit of the data set. Without one the newest is fetched once; what is cached is used from then on.
     """
 
+    _keys = ("text_column", "label_column")  # what the config calls the columns
+
     def __init__(
         self,
         name: str,
@@ -354,7 +356,7 @@ class HFDataset:
         """The label column's names, or else its values."""
         if self._label is None:
             return ()
-        return self._names or _sorted_names(map(str, self._split("train").unique(self._label)))
+        return self._names or sorted_names(map(str, self._split("train").unique(self._label)))
 
     def documents(self, split: str) -> Iterator[Document]:
         """The rows that are not empty."""
@@ -387,7 +389,7 @@ class HFDataset:
 
     def _split(self, name: str) -> Any:
         split = self._splits[name]
-        for key, column in (("text_column", self._text), ("label_column", self._label)):
+        for key, column in zip(self._keys, (self._text, self._label), strict=True):
             if column is not None and column not in split.column_names:
                 reason = f"has no column {column} (data.{key}), but {', '.join(split.column_names)}"
                 raise self._error(reason, f"Choose one of them.{nearest(column, split.column_names)}")
@@ -413,7 +415,7 @@ class HFDataset:
         return ConfigError(f"data.dataset={self._name} {reason}. {way_out}")
 
 
-def _sorted_names(labels: Iterable[str]) -> tuple[str, ...]:
+def sorted_names(labels: Iterable[str]) -> tuple[str, ...]:
     """Numbers by their size, before names."""
     return tuple(sorted(set(labels), key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name)))
 

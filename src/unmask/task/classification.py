@@ -18,7 +18,7 @@ from unmask.task.base import Record, Task
 from unmask.task.confusion import confusion_picture
 from unmask.task.mixing import cutmix, mixup
 
-POOLS = ("mean", "class", "linear_softmax")
+POOLS = ("mean", "first", "class", "linear_softmax")
 NORMS = ("layer", "batch", "none")
 TOP = 5
 
@@ -29,8 +29,9 @@ class Classification(Task):
     Args:
         backbone: encodes samples.
         classes: their names.
-        pool: `mean` of the grid tokens (MAE's fine-tuning: without the norm after pre-norm blocks), the `class` token,
-            or `linear_softmax`: each class by Σp²/Σp of its probabilities p at the tokens (data2vec on AudioSet).
+        pool: `mean` of the grid tokens (MAE's fine-tuning: without the norm after pre-norm blocks), the `first` of
+            them, the `class` token, or `linear_softmax`: each class by Σp²/Σp of its probabilities p at the tokens
+            (data2vec on AudioSet).
         norm: of the feature: `layer`, `batch` (without parameters, as in linear probes of MAE) or none.
         multi_label: a sample may be of several classes or of none.
         smoothing: share of a label that is spread over all classes.
@@ -82,14 +83,13 @@ class Classification(Task):
         self.mixup, self.cutmix, self.mix_share = mixup, cutmix, mix_share
         self.decides = "mAP" if multi_label else "accuracy"
         width = backbone.encoder.width
-        self.last_norm = pool == "class" or not backbone.encoder.style.norm_first
+        self.last_norm = pool in ("class", "first") or not backbone.encoder.style.norm_first
         if not self.last_norm:
             backbone.encoder.norm.requires_grad_(False)  # not used
         norms = {"layer": nn.LayerNorm(width, eps=backbone.encoder.style.norm_eps), "none": nn.Identity()}
         self.norm = nn.BatchNorm1d(width, affine=False, eps=1e-6) if norm == "batch" else norms[norm]
-        self.dropout, self.head = nn.Dropout(dropout), nn.Linear(width, len(classes))
-        nn.init.normal_(self.head.weight, std=head_std)
-        nn.init.zeros_(self.head.bias)
+        self.dropout = nn.Dropout(dropout)
+        self.head = self._new_head(width, head_std)
 
     @classmethod
     def learn(cls, classes: Sequence[str], labels: Sequence[Label | None]) -> dict[str, Any]:
@@ -100,7 +100,7 @@ class Classification(Task):
             raise ConfigError(f"task=classification: all samples are of one class, {classes[0]}. Give two or more.")
         return {"classes": list(classes)}
 
-    def encode_label(self, label: Any) -> int | Tensor | None:
+    def encode_label(self, label: Any) -> int | float | Tensor | None:
         """A class, or zeros and ones for several."""
         if not self.multi_label:
             return label if isinstance(label, int) else None
@@ -131,6 +131,8 @@ class Classification(Task):
         tokens, prefix = self.tokens(batch, mask, last_norm=self.last_norm), self.backbone.prefix
         if self.pool == "class":
             return self._head(tokens[:, 0])
+        if self.pool == "first":  # never hidden where it is <s>
+            return self._head(tokens[:, prefix])
         grid, real = tokens[:, prefix:], self.backbone.modality.real(batch)
         weight = torch.ones_like(grid[..., :1]) if real is None else real[..., None].to(grid.dtype)
         if mask is not None and real is not None:
@@ -179,6 +181,12 @@ class Classification(Task):
         truth, said = ([record[key] for record in records] for key in ("label", "prediction"))
         matrix = confusion_matrix(truth, said, labels=list(self.classes))
         return {"confusion": confusion_picture(matrix, self.classes)}
+
+    def _new_head(self, width: int, std: float) -> nn.Module:
+        head = nn.Linear(width, len(self.classes))
+        nn.init.normal_(head.weight, std=std)
+        nn.init.zeros_(head.bias)
+        return head
 
     def _head(self, features: Tensor) -> Tensor:
         logits: Tensor = self.head(self.dropout(self.norm(features))).float()

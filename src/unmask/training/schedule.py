@@ -53,6 +53,28 @@ class Constant:
 
 
 @dataclass(frozen=True)
+class Linear:
+    """Linear warm-up from zero, then a straight line down to `min_lr` (fairseq's polynomial decay, of power 1).
+
+    Its attributes and what it raises are WarmupCosine's.
+    """
+
+    peak: float
+    warmup: int
+    total: int
+    min_lr: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_warmup(self.warmup, self.total)
+
+    def __call__(self, step: int) -> float:
+        """The rate that optimiser step `step` (from zero) uses."""
+        if step < self.warmup:
+            return self.peak * step / self.warmup
+        return self.min_lr + (self.peak - self.min_lr) * (self.total - step) / (self.total - self.warmup)
+
+
+@dataclass(frozen=True)
 class TriStage:
     """Linear warm-up from a share of the peak, the peak, then an exponential fall to a share of it (wav2vec 2.0).
 
