@@ -16,8 +16,10 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from unmask.errors import ConfigError, nearest
+from unmask.errors import ArmsFailed, ConfigError, nearest
 from unmask.rules import check
+from unmask.sweep.command import is_sweep, with_folder
+from unmask.sweep.lifeline import die_with_parent
 
 CONF = Path(__file__).parents[2] / "conf"
 # What a resumed run must have in common with its beginning.
@@ -62,7 +64,7 @@ OF_SOURCES = (
     "root", "dataset", "config", "revision", "text_column", "label_column", "min_seconds", "max_seconds", "text",
     "pair", "label", "classes", "header", "test",
 )  # fmt: skip
-MISTAKES = (ConfigError, HydraException, OmegaConfBaseException, OSError)
+MISTAKES = (ConfigError, ArmsFailed, HydraException, OmegaConfBaseException, OSError)
 
 
 def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
@@ -75,6 +77,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
     def decorate(task: Callable[[DictConfig], None]) -> Callable[[], None]:
         @functools.wraps(task)
         def program() -> None:
+            die_with_parent()
             failures: list[BaseException] = []
 
             @functools.wraps(task)
@@ -84,7 +87,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
                     if cfg.resume is not None:
                         _check_same_run(cfg)
                     task(cfg)
-                except MISTAKES as error:  # kept from Hydra, which prints it in its own way; other arms go on
+                except MISTAKES as error:  # kept from Hydra, which prints it in its own way
                     failures.append(error)
 
             os.environ["HYDRA_FULL_ERROR"] = "1"  # hand exceptions to us instead of printing them
@@ -92,7 +95,9 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
             # such as the run's own loader. Read once, when torch is loaded.
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
             try:
-                words = _with_saved_overrides([_as_option(word) for word in sys.argv[1:]])
+                given = sys.argv[1:]
+                given = with_folder(given, config_name) if is_sweep(given) else given
+                words = _with_saved_overrides([as_option(word) for word in given])
                 _check_program(words, config_name)
                 sys.argv[1:] = _with_backbones_own(words) if config_name == "finetune" else words
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(checked)()
@@ -113,11 +118,11 @@ def _fail(failures: list[BaseException], config_name: str) -> NoReturn:
     for error in failures:
         if any(word.startswith("debug=") for word in sys.argv):
             traceback.print_exception(error)
-        print(f"error: {_sentence(error, config_name)}", file=sys.stderr)
-    raise SystemExit(2)
+        print(f"error: {sentence(error, config_name)}", file=sys.stderr)
+    raise SystemExit(1 if isinstance(failures[-1], ArmsFailed) else 2)
 
 
-def _sentence(error: BaseException, config_name: str) -> str:
+def sentence(error: BaseException, config_name: str) -> str:
     """What to tell the user, whatever raised it."""
     link: BaseException | None = error
     while link is not None:  # Hydra wraps what a constructor raised
@@ -145,12 +150,12 @@ def _sentence(error: BaseException, config_name: str) -> str:
     return f"{first} See --help, and --cfg job for every key."
 
 
-def _as_option(word: str) -> str:
+def as_option(word: str) -> str:
     """`mask_ratio=15,75` as `mask_ratio='15','75'`: options are names, and Hydra takes a bare number for a number."""
     group, equals, options = word.partition("=")
-    if not equals or not (CONF / group).is_dir():
+    if not equals or not (CONF / group).is_dir() or options.startswith("range("):
         return word
-    return group + equals + ",".join(f"'{x}'" if x.isdecimal() else x for x in options.split(","))
+    return group + equals + re.sub(r"(?<![\w.'\"])\d+(?![\w.'\"])", r"'\g<0>'", options)
 
 
 def nearest_key(key: str, config_name: str) -> str:
@@ -179,7 +184,7 @@ def _with_saved_overrides(words: list[str]) -> list[str]:
     given = {_key(word) for word in words}
     if "resume" not in given:
         return words
-    folder = next(word.partition("=")[2] for word in words if _key(word) == "resume")
+    folder = next(word.partition("=")[2].strip("'\"") for word in words if _key(word) == "resume")
     if folder in ("", "null"):
         return words
     path = Path(folder) / "overrides.json"

@@ -21,6 +21,7 @@ from unmask.files import written_whole
 from unmask.task.base import Record, Task
 from unmask.training.checkpoint import step_of
 from unmask.training.data import TrainingData
+from unmask.training.folder import mark_done
 from unmask.training.finetune import FinetuneModule, Views, interval, judge
 
 
@@ -122,6 +123,7 @@ def finish(folder: Path, rows: dict[str, dict[str, Any]]) -> None:
     with written_whole(folder / "comparison.json") as aside:
         aside.write_text(json.dumps(rows, indent=2) + "\n")
     Console().print(table)
+    mark_done(folder)
     print(f"predictions: {folder / 'predictions.csv'}")
     print(f"run:     {folder}")
     print(f"next:    python -m unmask.predict {folder} <files>")

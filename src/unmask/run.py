@@ -20,6 +20,7 @@ from unmask.masking.audit import audit
 from unmask.masking.strategy import MaskStrategy
 from unmask.modality.patches import PatchModality
 from unmask.training.data import TrainingData
+from unmask.training.folder import mark_done
 from unmask.training.module import PretrainModule
 
 
@@ -78,6 +79,8 @@ class Pretraining:
         for logger in self.trainer.loggers:
             if isinstance(logger, WandbLogger) and logger._offline:
                 say(f"wandb:   offline; to upload it: wandb sync {self.folder}/wandb/offline-run-*")
+        if self.trainer.is_global_zero:
+            mark_done(self.folder)
         say(f"run:     {self.folder}")
         say(
             f"next:    python train.py resume={self.folder} trainer.max_steps={2 * total}"

@@ -30,7 +30,7 @@ from unmask.modality.base import Modality
 from unmask.run import MaskAuditRun, Pretraining, StatisticsRun
 from unmask.training.checkpoint import step_of
 from unmask.training.data import TrainingData
-from unmask.training.folder import open_folder
+from unmask.training.folder import DONE, open_folder
 from unmask.training.module import PretrainModule
 
 
@@ -62,7 +62,7 @@ def build_pretraining(cfg: DictConfig) -> Pretraining:
     check_optimizer(cfg, module)
     buckets, repeats = build_buckets(cfg, train), cfg.data.get("repeats", 1)
     data = TrainingData(train, test, modality, cfg.seed, batch, cfg.data.num_workers, buckets, repeats)
-    checkpoint = where_to_go_on(cfg, folder, steps, finished=folder / "backbone" / "config.json")
+    checkpoint = where_to_go_on(cfg, folder, steps, finished=folder / DONE, ended=folder / DONE)
     start = step_of(checkpoint)
     data.stream[start * batch]  # a source whose samples cannot be read fails here
     begin(cfg, trainer, folder, start)  # from here on the run exists

@@ -1,0 +1,72 @@
+"""How an arm's process ended, and whether another try makes sense."""
+
+import csv
+import json
+import re
+import signal
+from pathlib import Path
+from typing import NamedTuple
+
+STOPPED = (signal.SIGINT, signal.SIGTERM)
+NO_MEMORY = re.compile(r"MemoryError|OutOfMemoryError|can't allocate memory|Cannot allocate memory|out of memory", re.I)
+RAISED = re.compile(r"^[\w.]*(Error|Exception|Interrupt|Iteration|Exit|Warning|Failure)\b.*")
+LONGEST = 400  # characters of a reason
+
+
+class Ending(NamedTuple):
+    """What the ledger says.
+
+    Attributes:
+        state: done, failed or interrupted.
+        reason: one sentence; None for done.
+        again: whether it was memory or a kill, not a mistake.
+    """
+
+    state: str
+    reason: str | None
+    again: bool
+
+
+def ending(code: int, log: str, stopping: bool) -> Ending:
+    """Judge an exit.
+
+    Args:
+        code: as of `subprocess`: negative for a signal.
+        log: what this attempt printed.
+        stopping: whether the sweep told its arms to stop.
+    """
+    if code == 0:
+        return Ending("done", None, False)
+    if code in [128 + number for number in STOPPED] or (stopping and code < 0):
+        return Ending("interrupted", "stopped; goes on from its last checkpoint", True)
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    memory = next((line for line in reversed(lines) if NO_MEMORY.search(line)), None)
+    if memory is not None:
+        return Ending("failed", f"out of memory: {memory.removeprefix('error: ')}"[:LONGEST], True)
+    if code < 0:
+        hint = ", as the system does when memory runs out" if code == -signal.SIGKILL else ""
+        return Ending("failed", f"killed by {signal.Signals(-code).name}{hint}", True)
+    said = next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), None)
+    raised = next((line for line in reversed(lines) if RAISED.match(line)), None)
+    return Ending("failed", (said or raised or f"exit code {code}")[:LONGEST], False)
+
+
+def metric_of(run: Path, wanted: str | None) -> tuple[str | None, float | None]:
+    """The number that a run is compared by, and its name.
+
+    Args:
+        run: its folder.
+        wanted: a column of metrics.csv, whose last value is taken; None for the test score of a fine-tuning, else the linear probe
+            of a pretraining, else the loss.
+    """
+    if wanted is None and (run / "comparison.json").is_file():
+        row = next(iter(json.loads((run / "comparison.json").read_text()).values()))
+        return row["decides"], row["scores"][row["decides"]]
+    if wanted is None and (run / "probes.json").is_file():
+        return "linear_accuracy", json.loads((run / "probes.json").read_text())["pretrained"]["linear_accuracy"]
+    name, value = wanted or "loss", None
+    if (run / "metrics.csv").is_file():
+        with (run / "metrics.csv").open(newline="") as file:
+            for row in csv.DictReader(file):
+                value = float(row[name]) if row.get(name) else value
+    return name, value
