@@ -49,8 +49,7 @@ class ArmLauncher(Launcher):
     """
 
     def __init__(self, parallel: int | str, retries: int, on_error: str, metric: str | None) -> None:
-        self.how = {"parallel": parallel, "retries": retries, "on_error": on_error, "metric": metric}
-        self.sweep: Any = None
+        self.how: dict[str, Any] = {"parallel": parallel, "retries": retries, "on_error": on_error, "metric": metric}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra."""
@@ -72,8 +71,8 @@ class ArmLauncher(Launcher):
         arms = compose_arms(
             job_overrides, varied, folder, program, lambda arm: self.loader.load_sweep_config(self.config, arm)
         )
-        self.sweep = self.sweep or Sweep(folder, program, words, varied, **self.how)
-        latest = self.sweep.run(list({arm.name: arm for arm in arms}.values()))
+        sweep = Sweep(folder, program, words, varied, **self.how)
+        latest = sweep.run(list({arm.name: arm for arm in arms}.values()))
         return [_job(arm.words, latest[arm.name]) for arm in arms]
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
 from unmask.cli import MISTAKES, as_option, sentence
@@ -32,6 +33,7 @@ def compose_arms(
 
     Raises:
         ConfigError: no arm can run.
+        MissingConfigException: an option does not exist.
     """
     arms = [_compose(job, varied, folder, program, compose) for job in jobs]
     mistakes = [arm.mistake for arm in arms]
@@ -59,6 +61,8 @@ def _compose(
         text = OmegaConf.to_yaml(trained)  # unresolved
         devices = cfg.trainer.devices if type(cfg.trainer.devices) is int else 1
         check(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]))
+    except MissingConfigException:  # a slip of the pen, not a combination that cannot be
+        raise
     except MISTAKES as error:
         mistake = sentence(error, program)
     name = arm_name(values, text)

@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from unmask.sweep.ending import metric_of
 from unmask.sweep.ledger import Ledger
 from unmask.sweep.lifeline import lock
 from unmask.sweep.runner import Runner
-from unmask.sweep.share import shares
+from unmask.sweep.share import Share, shares
 from unmask.sweep.table import show
 
 
@@ -46,7 +46,6 @@ class Sweep:
     retries: int
     on_error: str
     metric: str | None
-    _held: int | None = field(default=None, init=False)
 
     def run(self, arms: Sequence[Arm]) -> dict[str, dict[str, Any]]:
         """Run what is not done; the last event of each arm.
@@ -57,9 +56,15 @@ class Sweep:
         """
         available = shares(self.parallel, max((arm.devices for arm in arms), default=1))
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._held = self._held or lock(self.folder / ".lock")  # held until this process ends
-        if self._held is None:
+        held = lock(self.folder / ".lock")
+        if held is None:
             raise ConfigError(f"{self.folder}: this sweep is running. Wait for it, or stop it first.")
+        try:
+            return self._run(arms, available)
+        finally:
+            os.close(held)
+
+    def _run(self, arms: Sequence[Arm], available: Sequence[Share]) -> dict[str, dict[str, Any]]:
         self._record()
         ledger = Ledger(self.folder / "ledger.jsonl")
         todo = self._to_run(arms, ledger)
