@@ -26,7 +26,7 @@ MISTAKES = [
     (["data=digit"], "Did you mean digits?"),
     (["precision=fp161"], "Did you mean fp16?"),
     (["experiment=mae_image_bas"], "Did you mean mae_image_base?"),
-    (["experiment=ft_glue_rte"], "is for finetune.py: python finetune.py experiment=ft_glue_rte."),
+    (["experiment=ft_glue_rte"], "is for finetune.py. Run: python finetune.py experiment=ft_glue_rte ..."),
     (["logger=wandbb"], "Did you mean wandb?"),
     (["modality=smell"], "Choose one of audio, image"),
     (["+modality.colour=1"], "colour"),
