@@ -118,6 +118,7 @@ RULES = {
     "model.decoder.depth": _whole(1, "blocks"),
     "model.decoder.heads": _whole(1, "attention heads"),
     "modality.patch_size": _whole(1, "pixels"),
+    "modality.patch_bands": _whole(1, "mel bands"),
     "modality.crop_scale": _number("a share of the area", 0, 1, open_low=True),
     "modality.flip": _choice(True, False),
     "modality.crop_seconds": _number("seconds", 0, open_low=True),
