@@ -17,6 +17,7 @@ from unmask.data.stream import Item, Stream, StreamSampler, Transform, classes_o
 from unmask.errors import BrokenSample
 from unmask.modality.base import Modality
 from unmask.schema import Batch, Sample
+from unmask.task.base import Task
 
 
 class Buckets(NamedTuple):
@@ -70,7 +71,7 @@ class TrainingData(L.LightningDataModule):
     Args:
         train: what is trained on.
         test: held-out samples for probes and pictures.
-        modality: makes the transforms.
+        modality: makes the transforms; a task may have its own.
         seed: the run's.
         global_batch: samples an optimiser step over all devices and accumulation.
         num_workers: loader processes; the run is the same for any number.
@@ -83,7 +84,7 @@ class TrainingData(L.LightningDataModule):
         self,
         train: Source,
         test: Source,
-        modality: Modality,
+        modality: Modality | Task,
         seed: int,
         global_batch: int,
         num_workers: int,
