@@ -169,8 +169,7 @@ def build_backbone(cfg: DictConfig, scratch: bool) -> Backbone:
     for key, value in inputs.items():
         if key not in cfg.modality:
             raise ConfigError(f"input.{key}={value}: modality={cfg.modality.name} has no {key}. Leave it out.")
-        cfg.modality[key] = value
-    return Backbone(create(cfg.modality), build_encoder(cfg), cfg.model.class_token)
+    return Backbone(create(cfg.modality, **inputs), build_encoder(cfg), cfg.model.class_token)
 
 
 def build_labelled(cfg: DictConfig, backbone: Backbone, transcribed: bool) -> tuple[Source, Source]:
@@ -244,6 +243,10 @@ def _check_labels(cfg: DictConfig, labels: list[Label | None], classes: Sequence
 
 def _check_located(cfg: DictConfig, labels: Sequence[Label | None], located: bool) -> None:
     """Boxes want a task that finds them, and that wants boxes."""
+    if located and cfg.modality.name != "image":
+        raise ConfigError(
+            f"task={cfg.task.name} is for modality=image, and this is modality={cfg.modality.name}. Give another backbone."
+        )
     boxes = any(isinstance(label, Boxes) for label in labels)
     if boxes and not located:
         raise ConfigError(

@@ -56,7 +56,9 @@ def rescaled(record: dict[str, Any], side: int, height: int, width: int) -> dict
         moved = {**thing, "box": [min(x * s, edge) for x, s, edge in zip(thing["box"], scale, edges, strict=True)]}
         if "mask" in thing:
             seen = mask_of(thing["mask"])[:tall, :wide]
-            moved["mask"] = run_lengths(F.interpolate(seen[None, None].float(), (height, width))[0, 0] > 0.5)
+            moved["mask"] = run_lengths(
+                F.interpolate(seen[None, None].float(), (height, width), mode="nearest-exact")[0, 0] > 0.5
+            )
         objects.append(moved)
     return {**record, "prediction": objects}
 

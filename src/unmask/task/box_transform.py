@@ -63,7 +63,7 @@ class BoxTransform(Transform):
             kept &= ~boxes.crowds
         masks = None
         if boxes.masks is not None:
-            small = F.interpolate(boxes.masks[kept][:, None].float(), size, mode="nearest")[:, 0] > 0.5
+            small = F.interpolate(boxes.masks[kept][:, None].float(), size, mode="nearest-exact")[:, 0] > 0.5
             small = small[:, top : top + self.side, left : left + self.side]
             small = small.flip(-1) if mirrored else small
             masks = F.pad(small, (0, self.side - seen[1], 0, self.side - seen[0]))
