@@ -44,8 +44,9 @@ CELLS = {
     "words/data2vec": "experiment=words objective=data2vec",
     "words/data2vec2": "experiment=words objective=data2vec2",
     "word_spectrograms/mae": "experiment=word_spectrograms objective=mae",
-    "word_spectrograms/data2vec": "experiment=word_spectrograms objective=data2vec",
-    "word_spectrograms/data2vec2": "experiment=word_spectrograms objective=data2vec2",
+    "word_spectrograms/data2vec": "experiment=word_spectrograms objective=data2vec mask=span mask.ratio=0.5 "
+    "objective.layer_norm=instance",
+    "word_spectrograms/data2vec2": "experiment=word_spectrograms objective=data2vec2 mask=span mask.ratio=0.5",
     "moving_digits/mae": "experiment=moving_digits objective=mae",
     "moving_digits/data2vec": "experiment=moving_digits objective=data2vec data.global_batch_size=32",
     "moving_digits/data2vec2": "experiment=moving_digits objective=data2vec2 data.global_batch_size=32",
