@@ -27,6 +27,8 @@ MISTAKES = [
     (["precision=fp161"], "Did you mean fp16?"),
     (["experiment=mae_image_bas"], "Did you mean mae_image_base?"),
     (["experiment=ft_glue_rte"], "is for finetune.py. Run: python finetune.py experiment=ft_glue_rte ..."),
+    (["modality=speech", "data.micro_batch_seconds=3"], "batches by samples. Use data.micro_batch_size."),
+    (["modality=speech", "data.batch_seconds=9", "data.micro_batch_size=3"], "by seconds. Use"),
     (["logger=wandbb"], "Did you mean wandb?"),
     (["modality=smell"], "Choose one of audio, image"),
     (["+modality.colour=1"], "colour"),

@@ -78,6 +78,7 @@ class Batch:
         broken: one line for each sample that could not be read and was replaced.
         lengths: (B,) int64, how much of each row of `inputs` is real, where rows are padded at their end; else None.
         label_lengths: (B,) int64, the same of `labels`.
+        seed: the run's, the other part of that address.
     """
 
     inputs: Tensor
@@ -86,6 +87,7 @@ class Batch:
     broken: tuple[str, ...] = ()
     lengths: Tensor | None = None
     label_lengths: Tensor | None = None
+    seed: int = 0
 
     def __len__(self) -> int:
         return len(self.positions)

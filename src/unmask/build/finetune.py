@@ -100,7 +100,7 @@ def build_finetuning(cfg: DictConfig, scratch: bool = False, within: Path | None
     last = folder if cfg.compare is None or scratch else folder / SCRATCH
     checkpoint = where_to_go_on(cfg, folder, steps, finished=last / "results.json")
     data.stream[step_of(checkpoint) * batch]  # a source whose samples cannot be read fails here
-    begin(cfg, trainer, folder, step_of(checkpoint))
+    begin(cfg, trainer, folder, step_of(checkpoint), len(picked), backbone.modality)
     remark = task.remark([label_of(test, index) for index in range(len(test))]) if kind.transcribed else None
     return FineTuning(
         trainer,

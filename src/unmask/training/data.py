@@ -1,5 +1,6 @@
 """The training stream, and a few labelled samples to judge features by."""
 
+import functools
 import signal
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -118,7 +119,7 @@ class TrainingData(L.LightningDataModule):
         return DataLoader(
             self.stream,
             batch_sampler=sampler,
-            collate_fn=collate,
+            collate_fn=functools.partial(collate, seed=self.seed),
             num_workers=self.num_workers,
             worker_init_fn=_leave_signals_to_the_trainer,
             pin_memory=torch.cuda.is_available(),
