@@ -184,8 +184,8 @@ def test_precision_equals_pycocotools(kind: str):
     pictures = [(objects(rng, int(rng.integers(5)), False), objects(rng, int(rng.integers(9)), True)) for _ in range(9)]
     pictures.append(pictures[0])  # one that is drawn twice counts twice
     truth, said = COCO(), []
-    truth.dataset = {"images": [{"id": i, "height": 32, "width": 32} for i in range(10)], "categories": [{"id": i} for i in range(3)],
-                     "annotations": []}  # fmt: skip
+    images = [{"id": i, "height": 32, "width": 32} for i in range(10)]
+    truth.dataset = {"images": images, "categories": [{"id": i} for i in range(3)], "annotations": []}
     for i, (true, found) in enumerate(pictures):
         for one in true:
             place = {"image_id": i, "category_id": one["class"], "area": 100.0}
@@ -417,12 +417,13 @@ def nothing(folder: Path) -> None:
         (nothing, ("data.patch_size=10",), "makes maps of strides 2.5, 5, 10 and 20 pixels from patches of 10"),
         (nothing, ("input.image_size=[40,48]",), "takes square pictures, and these are of 40 x 48 pixels"),
         (nothing, ("task.whole_blocks=[2]",), "task.whole_blocks=[2]: the encoder has blocks 0 to 1"),
+        (nothing, ("views.space=3",), "task=detection looks at a picture once"),
         (nothing, ("augment.rand_augment=9",), "their boxes would not follow"),
         (nothing, ("data.labels=1/class",), "samples are of several classes. Give a number of samples, or 1%"),
         (nothing, ("task=classification",), "is labelled with boxes, and task=classification wants none"),
         (nothing, ("task=knn",), "is labelled with boxes, and task=knn wants none"),
         (nothing, ("data=digits", "data.patch_size=4", "input.image_size=8"), "learns boxes, and data=digits has none"),
-        (nothing, ("modality=audio", "data=spoken_words"), "for modality=image, and this is modality=audio"),
+        (nothing, ("modality=audio", "data=spoken_words"), "for modality=image, and this backbone is modality=audio"),
     ],
 )  # fmt: skip
 def test_a_mistake_gets_one_sentence_before_training(

@@ -123,6 +123,12 @@ class Detection(Task):
             return BoxTransform(self.side, fill)
         return BoxTransform(self.side, fill, self.jitter, modality.flip)
 
+    def test_views(self, time: int, space: int) -> list[Transform]:
+        """The whole picture, once. Raises ConfigError if asked for more: boxes of several crops do not average."""
+        if (time, space) != (1, 1):
+            raise ConfigError(f"views: task=detection looks at a picture once, not at {time} x {space} views. Set 1.")
+        return [self.transform(train=False)]
+
     def encode_label(self, label: Any) -> Tensor:
         """Boxes as one row; a picture without is one, too."""
         return pack(label) if isinstance(label, Boxes) else torch.zeros(1)
