@@ -1,4 +1,7 @@
-"""Hydra's side of `-m`: a sweeper that lists arms and a launcher that runs each as a process. (Hydra finds plugins in `hydra_plugins`.)"""
+"""Hydra's side of `-m`: a sweeper that lists arms, a launcher that runs each as a process.
+
+Hydra finds plugins in `hydra_plugins`.
+"""
 
 import sys
 from collections.abc import Sequence
@@ -66,7 +69,8 @@ class ArmLauncher(Launcher):
         from unmask.sweep.sweep import Sweep
 
         folder, program = Path(self.config.hydra.sweep.dir), str(self.config.hydra.job.config_name)
-        words = [w for w in sys.argv[1:] if not w.startswith("-") and key_of(w) not in ("hydra.sweep.dir", "sweep.resume")]
+        own = ("hydra.sweep.dir", "sweep.resume")
+        words = [word for word in sys.argv[1:] if not word.startswith("-") and key_of(word) not in own]
         varied = list(dict.fromkeys([*varied_keys(words), *_differing(job_overrides)]))
         arms = compose_arms(
             job_overrides, varied, folder, program, lambda arm: self.loader.load_sweep_config(self.config, arm)

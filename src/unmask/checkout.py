@@ -10,7 +10,7 @@ COMMIT, CHANGES = "commit.txt", "changes.diff"
 
 
 def commit() -> str | None:
-    """Commit, with `+changes` where the tree differs from it; of a frozen copy, that of its origin; None without git."""
+    """Commit, with `+changes` where the tree differs; of a frozen copy, that of its origin; None without git."""
     if (ROOT / COMMIT).is_file():
         return (ROOT / COMMIT).read_text().strip() or None
     head, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")

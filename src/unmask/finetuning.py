@@ -21,8 +21,8 @@ from unmask.files import written_whole
 from unmask.task.base import Record, Task
 from unmask.training.checkpoint import step_of
 from unmask.training.data import TrainingData
-from unmask.training.folder import mark_done
 from unmask.training.finetune import FinetuneModule, Views, interval, judge
+from unmask.training.folder import mark_done
 
 
 @dataclass

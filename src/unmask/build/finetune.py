@@ -97,9 +97,7 @@ def build_finetuning(cfg: DictConfig, scratch: bool = False, within: Path | None
         cfg.data.get("repeats", 1), extra,
     )  # fmt: skip
     # Of two runs that are compared the first may be whole, and the second is gone on with.
-    checkpoint = where_to_go_on(
-        cfg, folder, steps, finished=(within or folder) / DONE, ended=folder / "results.json"
-    )
+    checkpoint = where_to_go_on(cfg, folder, steps, finished=(within or folder) / DONE, ended=folder / "results.json")
     data.stream[step_of(checkpoint) * batch]  # a source whose samples cannot be read fails here
     begin(cfg, trainer, folder, step_of(checkpoint), len(picked), backbone.modality)
     remark = task.remark([label_of(test, index) for index in range(len(test))]) if kind.transcribed else None

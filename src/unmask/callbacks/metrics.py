@@ -108,7 +108,7 @@ class Metrics(L.Callback):
 
     def _log(self, trainer: L.Trainer, module: TrainingModule) -> None:
         count, seconds = self._count, self._busy + self._waited
-        # With several devices: means and speeds of all ranks, times of this one. Saving, probes and pictures are left out.
+        # With several devices: means and speeds of all ranks, times of this one. Saving, probes, pictures are left out.
         speed = self._samples / seconds * trainer.world_size
         self.latest = {
             **{name: float(_over_ranks(trainer, value, "mean")) / count for name, value in sorted(self._sums.items())},

@@ -24,7 +24,7 @@ def is_sweep(words: Sequence[str]) -> bool:
 
 
 def with_folder(words: Sequence[str], program: str) -> list[str]:
-    """A sweep's command line, completed by its folder. One that was begun is gone on with by its frozen code: no return.
+    """A sweep's command line, completed by its folder; no return if it was begun: its frozen code goes on with it.
 
     Raises:
         ConfigError: what is to be gone on with is no sweep, or would be another one.

@@ -57,10 +57,10 @@ def _compose(
     text, devices, mistake = "\n".join(own), 1, None
     try:
         cfg = compose(words)
-        trained = OmegaConf.masked_copy(cfg, [key for key in cfg if key not in NOT_WHAT_IS_TRAINED])
+        trained = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in NOT_WHAT_IS_TRAINED])
         text = OmegaConf.to_yaml(trained)  # unresolved
         devices = cfg.trainer.devices if type(cfg.trainer.devices) is int else 1
-        check(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]))
+        check(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
     except MissingConfigException:  # a slip of the pen, not a combination that cannot be
         raise
     except MISTAKES as error:

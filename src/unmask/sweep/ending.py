@@ -56,8 +56,8 @@ def metric_of(run: Path, wanted: str | None) -> tuple[str | None, float | None]:
 
     Args:
         run: its folder.
-        wanted: a column of metrics.csv, whose last value is taken; None for the test score of a fine-tuning, else the linear probe
-            of a pretraining, else the loss.
+        wanted: a column of metrics.csv, whose last value is taken; None for the test score of a fine-tuning, else the
+            linear probe of a pretraining, else the loss.
     """
     if wanted is None and (run / "comparison.json").is_file():
         row = next(iter(json.loads((run / "comparison.json").read_text()).values()))

@@ -14,8 +14,8 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 def die_with_parent() -> None:
     """Called by a program first of all. Does nothing unless it is an arm, or another rank of a run.
 
-    An arm whose sweep is killed is told to stop, and saves; a rank without its first one would wait for it for ever. Where there is
-    no such signal (not Linux) an arm goes on, and the lock on its folder makes whoever goes on with the sweep wait.
+    An arm whose sweep is killed is told to stop, and saves; a rank without its first one would wait for it for ever.
+    Where there is no such signal (not Linux) an arm goes on, and the lock on its folder makes the next sweep wait.
     """
     parent = os.environ.pop(PARENT, None)  # not for the arm's own children
     other_rank = int(os.environ.get("LOCAL_RANK", 0)) > 0
@@ -28,7 +28,7 @@ def die_with_parent() -> None:
 
 
 def lock(path: Path) -> int | None:
-    """Hold a file, by a descriptor that inherits to children; None if another process holds it. The system lets go at any end."""
+    """Hold a file until the last process that inherits the descriptor ends; None if another one has it."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Run arms, so many at a time, each a fresh process, until they are done, have failed for good, or somebody says stop."""
+"""Run arms, so many at a time, each a fresh process, until all are done or have failed, or somebody says stop."""
 
 import os
 import signal

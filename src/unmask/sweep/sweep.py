@@ -73,7 +73,8 @@ class Sweep:
         runner = Runner(code / f"{self.program}.py", ledger, available, self.retries, self.on_error, self.metric)
         print(
             f"sweep:   {self.folder}: {len(arms)} arms, {len(arms) - len(todo)} done before, {len(runnable)} to run, "
-            f"{len(available)} at a time, {available[0].environment(1)['OMP_NUM_THREADS']} threads each; code {commit()}",
+            f"{len(available)} at a time, {available[0].environment(1)['OMP_NUM_THREADS']} threads each; "
+            f"code {commit()}",
             flush=True,
         )
         runner.run(runnable)
@@ -91,7 +92,8 @@ class Sweep:
         if not (self.folder / "code").exists():
             freeze(self.folder / "code")
         path = self.folder / "sweep.json"
-        started = json.loads(path.read_text())["started"] if path.exists() else datetime.now(UTC).isoformat(timespec="seconds")
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        started = json.loads(path.read_text())["started"] if path.exists() else now
         record = {
             "program": self.program,
             "words": [word for word in self.words if without_secrets(word)],

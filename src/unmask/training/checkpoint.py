@@ -25,7 +25,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def newest_checkpoint(run: Path, before: int | None = None) -> Path | None:
-    """The checkpoint of the latest step (before another) in a run folder, or None. Half-written files have another suffix."""
+    """A run folder's checkpoint of the latest step (before another), or None. Half-written files end otherwise."""
     found = (run / FOLDER).glob(f"step=*{SUFFIX}")
     return max((path for path in found if before is None or step_of(path) < before), default=None)
 

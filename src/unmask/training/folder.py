@@ -3,7 +3,6 @@
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 import sys
 from collections.abc import Sequence
@@ -42,7 +41,7 @@ def open_folder(folder: Path, resumed: bool) -> None:
 
 
 def write_record(folder: Path, cfg: DictConfig, overrides: Sequence[str]) -> None:
-    """`overrides.json`, to resume from; `environment.json`, one entry a start; at last `config.yaml`, resolved. No secrets."""
+    """`overrides.json`, to resume from; `environment.json`, an entry a start; at last `config.yaml`. No secrets."""
     (folder / DONE).unlink(missing_ok=True)
     started = {
         "command": [without_secrets(word) or "<secret>" for word in sys.argv],
@@ -58,9 +57,7 @@ def write_record(folder: Path, cfg: DictConfig, overrides: Sequence[str]) -> Non
     starts = json.loads(path.read_text()) if path.exists() else []
     with written_whole(path) as aside:
         aside.write_text(json.dumps([*starts, started], indent=2) + "\n")
-    kept = [
-        word for word in overrides if without_secrets(word) and word.partition("=")[0] not in ("resume", "run_dir")
-    ]
+    kept = [word for word in overrides if without_secrets(word) and word.partition("=")[0] not in ("resume", "run_dir")]
     with written_whole(folder / "overrides.json") as aside:
         aside.write_text(json.dumps(kept, indent=2) + "\n")
     with written_whole(folder / "config.yaml") as aside:
