@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -69,7 +70,7 @@ def starts(arm: Arm) -> list[str]:
     return (arm.folder / "starts").read_text().splitlines()
 
 
-def wait_until(what, seconds: float = 20) -> None:
+def wait_until(what, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline
@@ -310,23 +311,31 @@ def test_mistakes_of_all_arms_are_said_before_anything_starts(
     assert not list(tmp_path.iterdir())
 
 
-def program(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "train.py"), *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+def program(checkout: Path, *words: str) -> subprocess.Popen[str]:
+    command = [sys.executable, str(checkout / "train.py"), *words]
+    environment = {**os.environ, "PYTHONPATH": str(checkout / "src")}
+    return subprocess.Popen(
+        command, cwd=checkout.parent, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def test_a_sweep_of_the_real_program_from_its_command_to_its_second_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("MY_TOKEN", "hush-hush-hush")
+    freeze(tmp_path / "checkout")
     words = (
         "-m", *QUICK, "trainer.max_steps=3", "data=digits,docs", "mask_ratio=choice(15)", "+note2=[1,2]",
         "+note=${oc.env:MY_TOKEN}", "sweep.parallel=2", "sweep.name=both",
     )  # fmt: skip
-    first = program(tmp_path, *words)
+    first = program(tmp_path / "checkout", *words)
     folder = tmp_path / "outputs" / "sweeps" / "both"
+    wait_until((folder / "ledger.jsonl").exists)
+    (tmp_path / "checkout" / "src" / "unmask" / "run.py").write_text("raise SystemExit(9)")  # edits while it runs
+    shutil.rmtree(tmp_path / "checkout" / "conf")
+    error = first.communicate()[1]
     assert first.returncode == 1
-    assert "error: 1 of 2 arms are not done; the reasons are above." in first.stderr
+    assert "error: 1 of 2 arms are not done; the reasons are above." in error
     record = json.loads((folder / "sweep.json").read_text())
     assert record["varied"] == ["data", "mask_ratio"]
     assert record["program"] == "train"
@@ -341,9 +350,9 @@ def test_a_sweep_of_the_real_program_from_its_command_to_its_second_start(
     }
     for path in folder.rglob("*"):
         assert not path.is_file() or b"hush-hush" not in path.read_bytes(), path
-    again = program(tmp_path, "sweep.resume=outputs/sweeps/both", "sweep.retries=0")
+    again = program(tmp_path / "checkout", "sweep.resume=outputs/sweeps/both", "sweep.retries=0")
+    assert "2 arms, 1 done before, 0 to run" in again.communicate()[0]
     assert again.returncode == 1
-    assert "2 arms, 1 done before, 0 to run" in again.stdout
     events = Ledger(folder / "ledger.jsonl").events()
     assert [event["state"] for event in events if event["arm"] == good["arm"]] == ["queued", "running", "done"]
     assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["sweeps"]

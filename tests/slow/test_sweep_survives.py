@@ -47,16 +47,17 @@ WORDS = (
 ARMS = 12
 
 
-def environment(folder: Path, faults: bool) -> dict[str, str]:
+def environment(folder: Path, checkout: Path = ROOT) -> dict[str, str]:
     (folder / "faults.py").write_text(FAULTS)
-    return {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"} | ({"FAULTS": "1"} if faults else {})
+    path = os.pathsep.join([str(checkout / "src"), str(folder)])
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 
-def start(folder: Path, program: Path = ROOT / "train.py", *more: str) -> subprocess.Popen[str]:
-    words = ("-m", *WORDS, f"seed=range({ARMS})", "sweep.parallel=2", "sweep.name=night", *more)
+def start(folder: Path, checkout: Path = ROOT, **more: str) -> subprocess.Popen[str]:
+    words = ("-m", *WORDS, f"seed=range({ARMS})", "sweep.parallel=2", "sweep.name=night")
     return subprocess.Popen(
-        [sys.executable, str(program), *words], cwd=folder, env=environment(folder, faults=True), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        [sys.executable, str(checkout / "train.py"), *words], cwd=folder, env=environment(folder, checkout) | more,
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 
 
@@ -64,8 +65,9 @@ def done(ledger: Ledger) -> int:
     return sum(event["state"] == "done" for event in ledger.events())
 
 
-def wait_for(ledger: Ledger, arms: int) -> None:
+def wait_for(ledger: Ledger, arms: int, process: subprocess.Popen[str]) -> None:
     while done(ledger) < arms:
+        assert process.poll() is None, process.stdout and process.stdout.read()
         time.sleep(0.05)
 
 
@@ -76,10 +78,10 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ledger = Ledger(folder / "outputs" / "sweeps" / "night" / "ledger.jsonl")
     for arms in (3, 7):
         process = start(folder)
-        wait_for(ledger, arms)
+        wait_for(ledger, arms, process)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    process = start(folder)
+    process = start(folder, FAULTS="1")
     out = process.communicate()[0]
     assert process.returncode == 1, out
     assert "RuntimeError: this arm was born under an unlucky star" in out
@@ -111,22 +113,23 @@ def test_every_arm_is_bit_for_bit_what_it_is_alone(night: Path, tmp_path: Path):
         alone = tmp_path / seed
         subprocess.run(
             [sys.executable, str(ROOT / "train.py"), *WORDS, f"seed={seed}", f"run_dir={alone}"],
-            env=environment(tmp_path, faults=False), check=True, capture_output=True,
+            env=environment(tmp_path), check=True, capture_output=True,
         )  # fmt: skip
         weights = "backbone/model.safetensors"
         assert (alone / weights).read_bytes() == (night / seeds[seed] / weights).read_bytes(), seed
 
 
 def test_edits_while_a_sweep_runs_do_not_reach_its_queue(tmp_path: Path):
-    freeze(tmp_path / "checkout")
-    (tmp_path / "checkout" / "src" / "unmask" / "py.typed").touch()
+    checkout = tmp_path / "checkout"
+    freeze(checkout)
     ledger = Ledger(tmp_path / "outputs" / "sweeps" / "night" / "ledger.jsonl")
-    process = start(tmp_path, tmp_path / "checkout" / "train.py", "trainer.max_steps=2")
-    wait_for(ledger, 1)
-    (tmp_path / "checkout" / "train.py").write_text("raise SystemExit(9)")
-    (tmp_path / "checkout" / "src" / "unmask" / "cli.py").write_text("raise SystemExit(9)")
-    shutil.rmtree(tmp_path / "checkout" / "conf")
-    assert process.wait() == 0
+    process = start(tmp_path, checkout)
+    wait_for(ledger, 1, process)
+    (checkout / "train.py").write_text("raise SystemExit(9)")
+    (checkout / "src" / "unmask" / "cli.py").write_text("raise SystemExit(9)")
+    shutil.rmtree(checkout / "conf")
+    out = process.communicate()[0]
+    assert process.returncode == 0, out
     assert done(ledger) == ARMS
 
 
@@ -145,10 +148,11 @@ def test_fifty_arms_take_no_memory_and_no_time_of_their_own(tmp_path: Path):
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "train.py").write_text(PROGRAM)
     ledger = Ledger(tmp_path / "ledger.jsonl")
-    process = subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path)], cwd=ROOT, stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-c", DRIVER, str(tmp_path)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, text=True)
     memory = {}
     for arms in (10, 48):
-        wait_for(ledger, arms)
+        wait_for(ledger, arms, process)
         status = Path(f"/proc/{process.pid}/status").read_text()
         memory[arms] = int(status.partition("VmRSS:")[2].split()[0])
     assert process.wait() == 0
