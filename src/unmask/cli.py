@@ -131,7 +131,7 @@ def sentence(error: BaseException, config_name: str) -> str:
     """What to tell the user, whatever raised it."""
     link: BaseException | None = error
     while link is not None:  # Hydra wraps what a constructor raised
-        if isinstance(link, ConfigError):
+        if isinstance(link, (ConfigError, ArmsFailed)):
             return str(link).strip().splitlines()[-1].removeprefix("unmask.errors.ConfigError: ")  # from a worker
         link = link.__cause__
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
