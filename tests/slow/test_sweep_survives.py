@@ -77,7 +77,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("night")
     ledger = Ledger(folder / "outputs" / "sweeps" / "night" / "ledger.jsonl")
     for arms in (3, 7):
-        process = start(folder)
+        process = start(folder, FAULTS="1")
         wait_for(ledger, arms, process)
         process.send_signal(signal.SIGKILL)
         process.wait()
