@@ -17,7 +17,7 @@ class Ending(NamedTuple):
     """What the ledger says.
 
     Attributes:
-        state: done, failed or interrupted.
+        state: done, pruned, failed or interrupted.
         reason: one sentence; None for done.
         again: whether it was memory or a kill, not a mistake.
     """

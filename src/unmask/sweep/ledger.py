@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-STATES = ("queued", "running", "done", "failed", "interrupted")
+STATES = ("queued", "running", "done", "pruned", "failed", "interrupted")
+OVER = ("done", "pruned")  # never run again
 
 
 class Ledger:
