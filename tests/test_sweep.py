@@ -84,6 +84,7 @@ def test_every_arm_runs_and_failures_say_why(tmp_path: Path, capsys: pytest.Capt
     assert latest["1-raise"]["reason"] == "RuntimeError: the weights are not amused"
     assert latest["2-mistake"]["reason"] == "mask.ratio=2 is not possible."
     assert latest["0-run"]["metric"] == 0.5
+    make_sweep(tmp_path).finish(arms)
     out = capsys.readouterr().out
     assert f"failed: 1-raise: RuntimeError: the weights are not amused  ({arms[1].log})" in out
     assert "Traceback" in arms[1].log.read_text()
@@ -158,6 +159,7 @@ def test_a_signal_lets_arms_save_and_says_how_to_go_on(
         make_sweep(tmp_path).run(arms)
     assert exit_.value.code == 128 + number
     assert (arms[0].folder / "saved").exists()
+    make_sweep(tmp_path).finish(arms)
     assert f"go on with: python train.py -m sweep.resume={tmp_path}" in capsys.readouterr().out
     states = {name: event["state"] for name, event in Ledger(tmp_path / "ledger.jsonl").latest().items()}
     assert states == {"0-wait": "interrupted", "1-run": "queued"}

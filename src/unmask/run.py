@@ -1,6 +1,7 @@
 """A run from its first line to its last."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from unmask.callbacks.checkpointing import Checkpointing
 from unmask.callbacks.collapse import Collapse
+from unmask.chain import follow
 from unmask.data.stream import Stream, collate
 from unmask.masking.audit import audit
 from unmask.masking.strategy import MaskStrategy
@@ -36,6 +38,7 @@ class Pretraining:
         folder: the run folder.
         checkpoint: where to go on from, or None.
         description: lines printed first.
+        then: tasks that follow.
     """
 
     trainer: L.Trainer
@@ -45,6 +48,7 @@ class Pretraining:
     folder: Path
     checkpoint: Path | None
     description: tuple[str, ...]
+    then: Sequence[str] = ()
 
     def run(self) -> None:
         """Train; the last line is where the run lies and the command that comes next.
@@ -80,6 +84,7 @@ class Pretraining:
             if isinstance(logger, WandbLogger) and logger._offline:
                 say(f"wandb:   offline; to upload it: wandb sync {self.folder}/wandb/offline-run-*")
         if self.trainer.is_global_zero:
+            follow(self.folder, self.then)
             mark_done(self.folder)
         say(f"run:     {self.folder}")
         say(

@@ -10,6 +10,7 @@ from typing import NamedTuple
 STOPPED = (signal.SIGINT, signal.SIGTERM)
 NO_MEMORY = re.compile(r"MemoryError|OutOfMemoryError|can't allocate memory|Cannot allocate memory|out of memory", re.I)
 RAISED = re.compile(r"^[\w.]*(Error|Exception|Interrupt|Iteration|Exit|Warning|Failure)\b.*")
+CHAIN = "then"  # folder in a run, of the fine-tunings that follow it
 LONGEST = 400  # characters of a reason
 
 
@@ -49,6 +50,12 @@ def ending(code: int, log: str, stopping: bool) -> Ending:
     said = next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), None)
     raised = next((line for line in reversed(lines) if RAISED.match(line)), None)
     return Ending("failed", (said or raised or f"exit code {code}")[:LONGEST], False)
+
+
+def chain_of(run: Path) -> dict[str, tuple[str, float]]:
+    """The test score of each fine-tuning that followed a run, and its name."""
+    found = {path.parent.name: metric_of(path.parent, None) for path in sorted(run.glob(f"{CHAIN}/*/comparison.json"))}
+    return {task: (name, metric) for task, (name, metric) in found.items() if name and metric is not None}
 
 
 def metric_of(run: Path, wanted: str | None) -> tuple[str | None, float | None]:

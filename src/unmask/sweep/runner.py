@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from unmask.sweep.arm import Arm
-from unmask.sweep.ending import STOPPED, Ending, ending, metric_of
+from unmask.sweep.ending import STOPPED, Ending, chain_of, ending, metric_of
 from unmask.sweep.ledger import OVER, Ledger
 from unmask.sweep.lifeline import PARENT, lock
 from unmask.sweep.share import Share
@@ -135,7 +135,7 @@ class Runner:
         again = how.again and not self._stopping and self.tries_left[arm.name] > 0
         self.ledger.write(
             arm.name, how.state, running.attempt, arm.values,
-            reason=how.reason, metric=metric, metric_name=name, seconds=seconds,
+            reason=how.reason, metric=metric, metric_name=name, seconds=seconds, then=chain_of(arm.folder),
         )  # fmt: skip
         if again:
             self.tries_left[arm.name] -= 1

@@ -15,7 +15,7 @@ from unmask.errors import ConfigError
 from unmask.files import written_whole
 from unmask.secret import without_secrets
 from unmask.sweep.arm import Arm, quoted
-from unmask.sweep.ending import metric_of
+from unmask.sweep.ending import chain_of, metric_of
 from unmask.sweep.ledger import OVER, Ledger
 from unmask.sweep.lifeline import lock
 from unmask.sweep.runner import Runner
@@ -140,7 +140,10 @@ class Sweep:
         os.close(held)
         if arm.done.exists():
             name, metric = metric_of(arm.folder, self.metric)
-            what = {"metric": metric, "metric_name": name, "seconds": round(arm.done.stat().st_mtime - last["time"], 1)}
-            ledger.write(arm.name, "done", last["attempt"], arm.values, **what)
+            seconds = round(arm.done.stat().st_mtime - last["time"], 1)
+            ledger.write(
+                arm.name, "done", last["attempt"], arm.values,
+                metric=metric, metric_name=name, seconds=seconds, then=chain_of(arm.folder),
+            )  # fmt: skip
         else:
             ledger.write(arm.name, "interrupted", last["attempt"], arm.values, reason="the sweep was killed")
