@@ -228,7 +228,7 @@ def test_an_event_that_a_kill_cut_short_is_skipped_and_the_next_one_is_whole(tmp
     ledger.write("a", "running", 1, {"seed": "0"})
     assert [event["state"] for event in ledger.events()] == ["queued", "running"]
     assert ledger.latest()["a"]["attempt"] == 1
-    keys = {"time", "arm", "state", "attempt", "reason", "metric", "metric_name", "seconds", "values"}
+    keys = {"time", "arm", "state", "attempt", "reason", "metric", "metric_name", "seconds", "then", "values"}
     assert set(ledger.events()[0]) == keys
 
 
