@@ -14,8 +14,10 @@ import pytest
 
 from tests.conftest import QUICK, ROOT
 from unmask.checkout import freeze
+from unmask.cli import _with_backbones_own
 from unmask.errors import ConfigError
 from unmask.sweep.arm import Arm, quoted
+from unmask.sweep.command import is_sweep, with_folder
 from unmask.sweep.ending import ending, metric_of
 from unmask.sweep.ledger import Ledger
 from unmask.sweep.lifeline import lock
@@ -274,6 +276,23 @@ def test_names_are_readable_and_follow_what_is_run():
     assert arm.rpartition("-")[0] == "mae-ratio0.6-seed0-outputs_a_b_2026_x"
     assert arm_name({}, "config") != arm_name({}, "another")
     assert quoted(Path("a=b's")) == "'a=b\\'s'"
+
+
+@pytest.mark.parametrize(
+    "words", [["-m", "seed=0,1", "x=1"], ["seed=0,1", "--multirun", "x=1"], ["seed=0,1", "x=1", "-m"]]
+)
+def test_m_may_stand_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]):
+    monkeypatch.chdir(tmp_path)
+    assert is_sweep(words)
+    *command, folder = with_folder(words, "train")
+    assert command == ["-m", "seed=0,1", "x=1"]  # what Hydra understands
+    assert folder.startswith("hydra.sweep.dir=outputs/sweeps/train-seed-")
+
+
+def test_what_a_backbone_brings_stands_beside_it(tmp_path: Path):
+    (tmp_path / "config.json").write_text(json.dumps({"modality": {"class": "unmask.modality.image.Image"}}))
+    words = ["-m", "seed=0,1", f"backbone=scratch,{tmp_path}", "--cfg", "job"]
+    assert _with_backbones_own(words) == [*words[:2], "modality=image", *words[2:]]  # all in a row
 
 
 def test_frozen_code_is_a_copy_with_its_commit(tmp_path: Path):

@@ -200,7 +200,7 @@ def _with_saved_overrides(words: list[str]) -> list[str]:
         )
     if "trainer.duration" in given:  # these two say the same thing
         given.add("trainer.max_steps")
-    return [word for word in json.loads(path.read_text()) if _key(word) not in given] + words
+    return _beside("resume", [word for word in json.loads(path.read_text()) if _key(word) not in given], words)
 
 
 def _with_backbones_own(words: list[str]) -> list[str]:
@@ -228,13 +228,20 @@ def _with_backbones_own(words: list[str]) -> list[str]:
     kind = json.loads(described.read_text())["modality"]["class"].split(".")[-2]
     added = [] if "modality" in given else [f"modality={kind}"]
     if not (run / "config.yaml").is_file() or "data" in given or "experiment" in given:
-        return added + words
+        return _beside("backbone", added, words)
     saved = OmegaConf.load(run / "config.yaml").data
     added.append(f"data={saved.name}")
     told = {key: saved.get(key) for key in OF_SOURCES if f"data.{key}" not in given}
     added += [f"data.{k}={repr(v) if isinstance(v, str) else v}" for k, v in told.items() if v is not None]
     overrides = json.loads((run / "overrides.json").read_text())
-    return added + [w for w in overrides if _key(w).startswith("data.source.") and _key(w) not in given] + words
+    added += [word for word in overrides if _key(word).startswith("data.source.") and _key(word) not in given]
+    return _beside("backbone", added, words)
+
+
+def _beside(key: str, added: list[str], words: list[str]) -> list[str]:
+    """A command line with more words at one: Hydra wants all overrides in a row, on one side of `-m` or `--cfg`."""
+    at = next(i for i, word in enumerate(words) if _key(word) == key)
+    return words[:at] + added + words[at:]
 
 
 def _check_program(words: list[str], config_name: str) -> None:

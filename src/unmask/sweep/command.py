@@ -43,8 +43,8 @@ def with_folder(words: Sequence[str], program: str) -> list[str]:
         folder = Path(given["hydra.sweep.dir"])
     else:
         folder = _outputs(given) / "sweeps" / (given.get("sweep.name") or sweep_name(program, words))
-    words = [word for word in words if key_of(word) not in ("hydra.sweep.dir", "sweep.resume")]
-    words += [f"hydra.sweep.dir={quoted(folder)}"]
+    words = [word for word in words if word not in MULTIRUN and key_of(word) not in ("hydra.sweep.dir", "sweep.resume")]
+    words = ["-m", *words, f"hydra.sweep.dir={quoted(folder)}"]
     frozen = folder.resolve() / "code"
     if (frozen / f"{program}.py").is_file() and ROOT.resolve() != frozen:
         sys.stdout.flush()

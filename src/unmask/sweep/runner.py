@@ -165,8 +165,8 @@ class Runner:
         self.stopped_by = signal.Signals(number)
         self._tell(signal.SIGKILL if again else signal.SIGTERM)
         if not again:
-            print(f"{self.stopped_by.name}: {len(self.running)} arms finish their step and save; once more kills them",
-                  file=sys.stderr, flush=True)  # fmt: skip
+            said = f"{self.stopped_by.name}: what runs finishes its step and saves; once more kills it"
+            print(said, file=sys.stderr, flush=True)
 
     def _tell(self, number: signal.Signals) -> None:
         for running in self.running:
