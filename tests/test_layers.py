@@ -8,7 +8,8 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "unmask"
 # Low to high. Modules of one layer may import each other.
 LAYERS = [
-    ["errors", "files", "media", "vocabulary"],
+    ["errors", "files", "media", "vocabulary", "records", "words"],
+    ["report", "runs"],
     ["address"],
     ["schema"],
     ["masking"],
@@ -18,6 +19,7 @@ LAYERS = [
     ["objective", "task"],
     ["training"],
     ["callbacks"],
+    ["recorded"],
     ["finetuning", "run"],
     ["probing"],
     ["build"],
