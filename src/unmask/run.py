@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lightning.pytorch as L
-import numpy as np
 import torch
 from lightning.pytorch.loggers import WandbLogger
 from PIL import Image as PILImage
@@ -17,7 +16,7 @@ from torch.utils.data import DataLoader
 from unmask.callbacks.checkpointing import Checkpointing
 from unmask.callbacks.collapse import Collapse
 from unmask.data.stream import Stream, collate
-from unmask.masking.audit import audit
+from unmask.masking.audit import audit, coverage_picture
 from unmask.masking.strategy import MaskStrategy
 from unmask.modality.patches import PatchModality
 from unmask.recorded import recorded
@@ -128,10 +127,7 @@ class MaskAuditRun:
         Console().print(table)
         path = self.folder / "pictures" / "coverage.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        shade = (result.coverage.reshape(-1, self.grid[-1]) * 255).round().numpy().astype(np.uint8)
-        PILImage.fromarray(shade).resize((shade.shape[1] * 24, shade.shape[0] * 24), PILImage.Resampling.NEAREST).save(
-            path
-        )
+        PILImage.fromarray(coverage_picture(result.coverage)).save(path)
         print(f"coverage map, white is always hidden: {path}")
         if result.bias is not None:
             print(f"biased: {result.bias}")

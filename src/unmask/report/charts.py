@@ -35,11 +35,11 @@ def run_charts(metrics: Curves) -> list[Chart]:
 
 
 def curves(title: str, lines: Curves, colors: dict[str, int] | None = None) -> Chart:
-    """Lines over optimiser steps; logarithmic where all is positive and spans three powers of ten or more."""
+    """Lines over optimiser steps; a loss is drawn logarithmically where it spans three powers of ten or more."""
     values = [y for _, ys in lines.values() for y in ys]
     return {
         "kind": "lines", "title": title, "x": "step", "ticks": None,
-        "log": min(values) > 0 and max(values) / min(values) > 1000,
+        "log": title == "Loss" and min(values) > 0 and max(values) / min(values) > 1000,
         "lines": [_line(name, xs, ys, i if colors is None else colors[name])
                   for i, (name, (xs, ys)) in enumerate(lines.items())],
     }  # fmt: skip

@@ -24,7 +24,7 @@ def by_key(groups: Sequence[Group], keys: Sequence[str], metric: str) -> Chart:
         label = ", ".join(setting[key] for key in others)
         lines.setdefault(label, {}).setdefault(setting[across], []).extend(g.metrics)
     return {
-        "kind": "effect", "title": f"{metric} by {across}", "x": across, "legend": ", ".join(others), "log": False,
+        "kind": "effect", "title": f"{metric} by {across}".replace("_", " "), "x": across, "legend": ", ".join(others), "log": False,
         "ticks": [[x, value] for value, x in places.items()],
         "lines": [_effect(label, lines[label], places, i) for i, label in enumerate(ordered(set(lines)))],
     }  # fmt: skip
@@ -60,7 +60,7 @@ def parallel(groups: Sequence[Group], keys: Sequence[str], metric: str) -> Chart
         share = ((g.mean or low) - low) / span
         lines.append({"name": g.label, "value": g.mean, "good": 1 - share if smaller else share,
                       "y": [*(places[key][value] for key, value in g.setting), share]})  # fmt: skip
-    return {"kind": "parallel", "title": f"{metric}: every setting", "axes": axes, "lines": lines}
+    return {"kind": "parallel", "title": f"{metric}, every setting".replace("_", " "), "axes": axes, "lines": lines}
 
 
 def axis(values: set[str]) -> dict[str, float]:
