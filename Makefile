@@ -6,7 +6,7 @@ CACHE := $(or $(UNMASK_CACHE),$(HOME)/.cache/unmask)
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test check bench evidence data-fashion data-glyphs data-photos data-asterisk data-wordnet lock clean
+.PHONY: help install train test check bench evidence data-fashion data-glyphs data-photos data-stamps data-asterisk data-wordnet lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -48,6 +48,9 @@ data-glyphs: ## fetch 465 fonts (free to pass on and change, 24 MB) into the cac
 
 data-photos: ## fetch 27 photos (CC BY, CC BY-SA, CC0, GPL; 74 MB fetched, 31 kept) into the cache, without root
 	scripts/fetch_photos.sh $(CACHE)/photos
+
+data-stamps: data-photos ## fetch 343 cut-out pictures (GPL 2; 161 MB fetched, 16 kept), and photos, into the cache, without root
+	scripts/fetch_stamps.sh $(CACHE)/stamps
 
 data-asterisk: ## fetch recorded English prompts with transcripts (CC BY-SA, 24 MB) into the cache, without root
 	scripts/fetch_asterisk_prompts.sh $(CACHE)/asterisk_prompts

@@ -44,7 +44,12 @@ CELLS = {
     "words/data2vec": "experiment=words objective=data2vec",
     "words/data2vec2": "experiment=words objective=data2vec2",
     "word_spectrograms/mae": "experiment=word_spectrograms objective=mae",
+    "word_spectrograms/data2vec": "experiment=word_spectrograms objective=data2vec mask=span mask.ratio=0.5 "
+    "objective.layer_norm=instance",
+    "word_spectrograms/data2vec2": "experiment=word_spectrograms objective=data2vec2 mask=span mask.ratio=0.5",
     "moving_digits/mae": "experiment=moving_digits objective=mae",
+    "moving_digits/data2vec": "experiment=moving_digits objective=data2vec data.global_batch_size=32",
+    "moving_digits/data2vec2": "experiment=moving_digits objective=data2vec2 data.global_batch_size=32",
     "docs/mlm": "experiment=docs objective=mlm",
     "docs/mae": "experiment=docs objective=mae mask.ratio=0.5",
     "docs/data2vec": "experiment=docs objective=data2vec",
@@ -64,7 +69,7 @@ DATA = {
     "digits": "handwritten digits: which one",
     "fashion": "Fashion-MNIST: which garment",
     "words": "spoken words, voices unheard before: which of 24",
-    "word_spectrograms": "their spectrograms as patches: which of 24",
+    "word_spectrograms": "their spectrograms, 20 ms a token: which of 24",
     "moving_digits": "moving digits, video: which of 8 motions",
     "docs": "paragraphs of documentation: of which package",
 }

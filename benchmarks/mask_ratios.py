@@ -28,7 +28,7 @@ RECIPES = {
     "model.base_lr=1.2e-2",
     "video": "experiment=moving_digits data.patch_size=4 mask=random callbacks.probes.pool=tokens "
     "trainer.max_steps=1000",
-    "audio": "experiment=word_spectrograms modality.patch_size=8 data.crop_seconds=0.64 trainer.max_steps=1000",
+    "audio": "experiment=word_spectrograms trainer.max_steps=1500",
     "text": "experiment=docs objective=mae trainer.max_steps=1200",
 }
 RESULTS = ROOT / "docs" / "mask_ratios.csv"

@@ -20,8 +20,8 @@ def sound(samples: int, seed: int = 0) -> torch.Tensor:
     return 0.1 * noise + 0.4 * torch.sin(torch.arange(samples) * 0.3) + 0.05
 
 
-def make_audio(seconds: float = 0.64, **settings) -> Audio:
-    return Audio(32, seconds, 16, [-3.0], [2.0], **settings)
+def make_audio(seconds: float = 0.64, patch_size: int = 16, **settings) -> Audio:
+    return Audio(32, seconds, patch_size, [-3.0], [2.0], **settings)
 
 
 def test_the_spectrogram_is_kaldis_of_the_centred_wave():
@@ -69,6 +69,16 @@ def test_a_token_is_a_square_of_time_and_frequency():
     for row, column in ((0, 0), (1, 5), (3, 7)):
         square = energies[0, 16 * row : 16 * row + 16, 16 * column : 16 * column + 16]
         assert torch.allclose(patches[0, 8 * row + column], ((square + 3) / 4).flatten())
+
+
+def test_a_token_may_be_a_few_frames_of_all_bands():
+    audio = make_audio(patch_size=2, patch_bands=128)
+    energies = torch.randn(1, 64, 128)
+    patches = audio.patches(Batch(energies, torch.arange(1)))
+    assert audio.grid == (32, 1)
+    assert torch.equal(audio.table, sincos_2d(32, (32, 1)))
+    assert torch.allclose(patches[0, 5], ((energies[0, 10:12] + 3) / 4).flatten())
+    assert torch.allclose(audio.spectrogram(patches), (energies + 3) / 4)
 
 
 @pytest.mark.parametrize("samples", [1, 100, WINDOW, 5000])
@@ -135,6 +145,7 @@ def test_a_perfect_prediction_draws_the_input():
     [
         ({"seconds": 0.05}, "less than a patch of 16 frames. Choose at least 0.16"),
         ({"patch_size": 12}, "modality.patch_size=12 does not divide"),
+        ({"patch_bands": 48}, "modality.patch_bands=48 does not divide the bands=128. Choose 32"),
         ({"mean": None}, "data_statistics=true"),
     ],
 )

@@ -50,16 +50,21 @@ def test_sincos_positions_are_the_released_ones():
         sincos_2d(10, (2, 2))
 
 
-def test_patches_are_row_major_and_channel_last():
+@pytest.mark.parametrize("patch", [2, (2, 3), (4, 1)])
+def test_patches_are_row_major_and_channel_last(patch: int | tuple[int, int]):
     images = torch.arange(2 * 3 * 4 * 6).view(2, 3, 4, 6).float()
-    patches = patchify(images, 2)
-    assert patches.shape == (2, 6, 12)
+    height, width = (patch, patch) if isinstance(patch, int) else patch
+    rows, columns = 4 // height, 6 // width
+    patches = patchify(images, patch)
+    assert patches.shape == (2, rows * columns, 3 * height * width)
     for batch in range(2):
-        for token in range(6):
-            row, column = 2 * (token // 3), 2 * (token % 3)
-            expected = [images[batch, c, row + p, column + q] for p in range(2) for q in range(2) for c in range(3)]
+        for token in range(rows * columns):
+            row, column = height * (token // columns), width * (token % columns)
+            expected = [
+                images[batch, c, row + p, column + q] for p in range(height) for q in range(width) for c in range(3)
+            ]
             assert patches[batch, token].tolist() == expected
-    assert torch.equal(unpatchify(patches, 2, (2, 3)), images)
+    assert torch.equal(unpatchify(patches, patch, (rows, columns)), images)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

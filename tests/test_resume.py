@@ -1,5 +1,6 @@
 """The same weights, bit for bit: any number of workers, any accumulation of stops, any kind of stop."""
 
+import json
 import os
 import signal
 import subprocess
@@ -247,3 +248,31 @@ def test_a_longer_training_can_be_resumed_from_a_finished_one(train: Train, caps
     assert newest_checkpoint(folder).name == "step=000000012.ckpt"
     rows = (folder / "config.yaml").read_text()
     assert "max_steps: 12" in rows
+
+
+@pytest.mark.parametrize(("added", "what"), [(8, "has "), (0, "is read otherwise")])
+def test_a_corpus_that_changed_under_a_run_is_not_gone_on_with(
+    train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str], added: int, what: str
+):
+    root = tmp_path / "texts"
+    root.mkdir()
+    words = ["a word", "another one", "of which", "there are", "some more", "here"]
+    for number in range(20):
+        (root / f"{number:02}.txt").write_text(" ".join(words[(number + i) % 6] for i in range(60)))
+    folder = train(
+        *QUICK, STEPS, "modality=text", "data=text", f"data.root={root}", "data.block_size=16", "data.vocab_size=270",
+        f"paths.cache={tmp_path / 'cache'}",
+    )  # fmt: skip
+    before = newest_checkpoint(folder).read_bytes()
+    for number in range(20, 20 + added):
+        (root / f"{number:02}.txt").write_text("something else " * 30)
+    if not added:
+        kept = json.loads((folder / "data.json").read_text())
+        (folder / "data.json").write_text(json.dumps(kept | {"preprocessing": "another"}))
+    with pytest.raises(SystemExit) as exit_:
+        train(f"resume={folder}", "trainer.max_steps=12")
+    error = capsys.readouterr().err.strip()
+    assert exit_.value.code == 2
+    assert f"data=text {what}" in error
+    assert len(error.splitlines()) == 1
+    assert newest_checkpoint(folder).read_bytes() == before

@@ -171,6 +171,14 @@ def test_no_token_is_hidden_that_must_not_be():
     assert torch.equal(as_grid(mask, (49,))[:, 8:], as_grid(free, (49,))[:, 8:])
 
 
+def test_a_grid_of_one_row_or_column_is_one_axis():
+    positions, strategy = torch.arange(3), SpanMask(0.5, 4)
+    expected = strategy.draw(1, positions, (32,))
+    for grid in ((32, 1), (1, 32), (1, 32, 1)):
+        mask = strategy.draw(1, positions, grid)
+        assert torch.equal(mask.hidden, expected.hidden)
+
+
 @pytest.mark.parametrize("strategy", [SpanMask(0.5), Wav2vecMask(0.5), Wav2vecMask(0.5, probability=0.65)])
 def test_a_span_mask_is_a_function_of_seed_and_position(strategy):
     whole = as_grid(strategy.draw(7, torch.arange(64), (49,)), (49,))
@@ -180,9 +188,9 @@ def test_a_span_mask_is_a_function_of_seed_and_position(strategy):
 
 
 def test_each_mask_names_the_one_for_the_other_kind_of_grid():
-    with pytest.raises(ConfigError, match=r"mask=span needs a grid of one axis.*Use mask=block\."):
+    with pytest.raises(ConfigError, match=r"mask=span hides along one axis, and this grid is .*Use mask=block\."):
         SpanMask(0.5).draw(0, torch.arange(1), (7, 7))
-    with pytest.raises(ConfigError, match=r"mask=wav2vec needs a grid of one axis.*Use mask=block\."):
+    with pytest.raises(ConfigError, match=r"mask=wav2vec hides along one axis, and this grid is .*Use mask=block\."):
         Wav2vecMask(0.5).draw(0, torch.arange(1), (7, 7))
     with pytest.raises(ConfigError, match=r"Use mask=span\."):
         BlockMask(0.5).draw(0, torch.arange(1), (49,))

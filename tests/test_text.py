@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -219,6 +220,16 @@ def test_corruption_does_not_depend_on_the_rest_of_the_batch():
     # Padded further, the same tokens are hidden and become the same.
     longer = Batch(F.pad(batch.inputs, (0, 9)), batch.positions, lengths=torch.full((6,), BLOCK))
     assert torch.equal(text.corrupt(longer, Mask(mask.visible, mask.hidden))[:, :BLOCK], whole)
+
+
+def test_runs_of_other_seeds_corrupt_otherwise():
+    text, batch = make_text(0.4, 0.3), make_texts(6)
+    mask = RandomMask(0.5).draw(0, batch.positions, (BLOCK,))
+    first, second = (text.corrupt(replace(batch, seed=seed), mask) for seed in (0, 1))
+    assert torch.equal(first, text.corrupt(batch, mask))
+    assert not torch.equal(first, second)
+    hidden = mask.is_hidden(BLOCK)
+    assert torch.equal(first[~hidden], second[~hidden])
 
 
 def test_every_mask_of_a_sample_has_its_own_corruption():

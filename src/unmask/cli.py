@@ -56,11 +56,16 @@ FIXED = (
     "data.classes",
     "data.header",
     "data.test",
+    "data.train_annotations",
+    "data.test_annotations",
+    "data.bad_boxes",
+    "data.train_pictures",
 )
 # Of a data set, what its samples are, which fine-tuning takes over from pretraining.
 OF_SOURCES = (
     "root", "dataset", "config", "revision", "text_column", "label_column", "min_seconds", "max_seconds", "text",
-    "pair", "label", "classes", "header", "test",
+    "pair", "label", "classes", "header", "test", "photos", "train_annotations", "train_images", "test_annotations",
+    "test_images",
 )  # fmt: skip
 MISTAKES = (ConfigError, HydraException, OmegaConfBaseException, OSError)
 

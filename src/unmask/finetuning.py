@@ -95,7 +95,7 @@ class FineTuning:
             raise ConfigError("No test sample can be read. Mend the files, or give others.")
         low, high = interval(task, records, self.module.seed)
         write_predictions(self.folder, records)
-        for name, picture in task.pictures(records).items():
+        for name, picture in task.pictures(records, self.data.test.__getitem__).items():
             PILImage.fromarray(picture).save(self.folder / f"{name}.png")
         results = {
             "decides": task.decides,

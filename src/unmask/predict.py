@@ -51,11 +51,11 @@ def predict(task: Task, sample: Sample) -> Record:
     Raises:
         BrokenSample: it cannot be decoded.
     """
-    transform = task.backbone.modality.transform(train=False)
+    transform = task.transform(train=False)
     batch = collate([Item(transform(transform.read(sample)), 0, None, ())])
     with torch.inference_mode():
         [record] = task.predict(batch)
-    return record
+    return task.placed(record, sample)
 
 
 if __name__ == "__main__":

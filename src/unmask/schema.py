@@ -7,13 +7,35 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-Label = int | float | str | tuple[int, ...]
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """What is where in a picture.
+
+    Attributes:
+        height: of the picture, in pixels.
+        width: of the picture, in pixels.
+        classes: of each of n objects.
+        corners: (n, 4) float32: left, top, right, bottom, in pixels.
+        masks: (n, height, width) bool, the objects' pixels; None where they are not known.
+        crowds: (n,) bool, boxes around many objects at once, which are neither learned nor counted; None for no such.
+    """
+
+    height: int
+    width: int
+    classes: tuple[int, ...]
+    corners: Tensor
+    masks: Tensor | None = None
+    crowds: Tensor | None = None
+
+
+Label = int | float | str | tuple[int, ...] | Boxes
 
 
 class Sample(NamedTuple):
     """One item of a data source; the label is None where there is none.
 
-    A label is a class (int), several classes (a tuple of int), a number (float), or a transcript (str).
+    A label is a class (int), several classes (a tuple of int), a number (float), a transcript (str), or `Boxes`.
     The value is uint8 (C, H, W) for an image, float32 (samples,) at 16 kHz for speech, int64 (N,) token ids for text,
     a `Clip` for video.
     """
@@ -52,10 +74,11 @@ class Batch:
         inputs: (B, ...) as the modality's transform made them; images are uint8 (B, C, H, W), videos (B, T, C, H, W).
         positions: (B,) int64, each sample's position in the training stream: the address of its randomness.
         labels: (B,) int64 classes, (B,) float32 numbers, (B, C) float32 shares of classes, or (B, L) int64 sequences
-            padded with zeros; None where the source has no labels.
+            padded with zeros; None where the source has no labels. (Boxes are such sequences.)
         broken: one line for each sample that could not be read and was replaced.
         lengths: (B,) int64, how much of each row of `inputs` is real, where rows are padded at their end; else None.
         label_lengths: (B,) int64, the same of `labels`.
+        seed: the run's, the other part of that address.
     """
 
     inputs: Tensor
@@ -64,6 +87,7 @@ class Batch:
     broken: tuple[str, ...] = ()
     lengths: Tensor | None = None
     label_lengths: Tensor | None = None
+    seed: int = 0
 
     def __len__(self) -> int:
         return len(self.positions)

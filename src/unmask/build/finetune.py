@@ -31,7 +31,7 @@ from unmask.data.source import Source, label_of
 from unmask.errors import ConfigError
 from unmask.finetuning import FineTuning
 from unmask.probing import Probing
-from unmask.schema import Batch, Label
+from unmask.schema import Batch, Boxes, Label
 from unmask.task.augment import Erase, RandAugment, Stripes
 from unmask.task.base import Task
 from unmask.training.checkpoint import step_of
@@ -67,7 +67,7 @@ def build_finetuning(cfg: DictConfig, scratch: bool = False, within: Path | None
         backbone = backbone.adapted({"crop_seconds": max(longest, backbone.modality.settings["crop_seconds"])})
     chosen, held_out = hold_out(choose(train, cfg.data.labels, cfg.seed), cfg.data.validation)
     labels = [label_of(train, index) for index in chosen]
-    _check_labels(cfg, labels, train.classes)
+    _check_labels(cfg, labels, train.classes, kind.located)
     given = kind.learn(train.classes, labels)
     task: Task = create(cfg.task, backbone=backbone, **given)
     if cfg.freeze != "none":
@@ -83,7 +83,7 @@ def build_finetuning(cfg: DictConfig, scratch: bool = False, within: Path | None
     callbacks = build_callbacks(cfg, len(picked), batch, steps)
     if not isinstance(callbacks.get("evaluation"), Evaluation):
         raise ConfigError("callbacks.evaluation=null: the run cannot do without it. Drop another callback.")
-    views = backbone.modality.test_views(cfg.views.time, cfg.views.space)
+    views = task.test_views(cfg.views.time, cfg.views.space)
     folder = run_folder(cfg, _name(cfg)) if within is None else within / SCRATCH
     trainer = build_trainer(cfg, folder, batch, steps, callbacks)
     masking = create(cfg.mask) if cfg.masking else None
@@ -93,14 +93,14 @@ def build_finetuning(cfg: DictConfig, scratch: bool = False, within: Path | None
     validation = Chosen(train, held_out)
     extra = Labels(task.encode_label, validation, build_augmentation(cfg))
     data = TrainingData(
-        picked, test, backbone.modality, cfg.seed, batch, cfg.data.num_workers, build_buckets(cfg, picked, crop),
+        picked, test, task, cfg.seed, batch, cfg.data.num_workers, build_buckets(cfg, picked, crop),
         cfg.data.get("repeats", 1), extra,
     )  # fmt: skip
     # Of two runs that are compared the first may be whole, and the second is gone on with.
     last = folder if cfg.compare is None or scratch else folder / SCRATCH
     checkpoint = where_to_go_on(cfg, folder, steps, finished=last / "results.json")
     data.stream[step_of(checkpoint) * batch]  # a source whose samples cannot be read fails here
-    begin(cfg, trainer, folder, step_of(checkpoint))
+    begin(cfg, trainer, folder, step_of(checkpoint), len(picked), backbone.modality)
     remark = task.remark([label_of(test, index) for index in range(len(test))]) if kind.transcribed else None
     return FineTuning(
         trainer,
@@ -139,6 +139,7 @@ def build_probing(cfg: DictConfig) -> Probing:
         untrained = build_backbone(cfg, scratch=True).eval()
         encoders |= {SCRATCH: partial(untrained.features, pool=pool), "raw input": backbone.modality.raw_features}
     train, test = build_labelled(cfg, backbone, transcribed=False)
+    _check_located(cfg, [label_of(train, 0)], located=False)
     if len(train.classes) < 2:
         raise ConfigError(f"task={cfg.task.name} needs two classes, and data={cfg.data.name} has {len(train.classes)}.")
     picked = Chosen(train, choose(train, cfg.data.labels, cfg.seed))
@@ -168,8 +169,7 @@ def build_backbone(cfg: DictConfig, scratch: bool) -> Backbone:
     for key, value in inputs.items():
         if key not in cfg.modality:
             raise ConfigError(f"input.{key}={value}: modality={cfg.modality.name} has no {key}. Leave it out.")
-        cfg.modality[key] = value
-    return Backbone(create(cfg.modality), build_encoder(cfg), cfg.model.class_token)
+    return Backbone(create(cfg.modality, **inputs), build_encoder(cfg), cfg.model.class_token)
 
 
 def build_labelled(cfg: DictConfig, backbone: Backbone, transcribed: bool) -> tuple[Source, Source]:
@@ -223,7 +223,10 @@ def _name(cfg: DictConfig) -> str:
     return f"{cfg.task.name}_{cfg.data.name}_{start}_{str(cfg.data.labels).replace('/', '-per-').replace('%', 'pc')}"
 
 
-def _check_labels(cfg: DictConfig, labels: list[Label | None], classes: Sequence[str]) -> None:
+def _check_labels(cfg: DictConfig, labels: list[Label | None], classes: Sequence[str], located: bool) -> None:
+    _check_located(cfg, labels, located)
+    if located:
+        return
     if not cfg.task.get("multi_label", False) and any(isinstance(label, tuple) for label in labels):
         raise ConfigError(
             f"data={cfg.data.name}: samples are of several classes, and task={cfg.task.name} gives each one. "
@@ -236,6 +239,30 @@ def _check_labels(cfg: DictConfig, labels: list[Label | None], classes: Sequence
             f"data.labels={cfg.data.labels} of data={cfg.data.name} leaves {len(labels)} sample(s) with one label, "
             f"{only}. Give more labels, or data with two classes or more."
         )
+
+
+def _check_located(cfg: DictConfig, labels: Sequence[Label | None], located: bool) -> None:
+    """Boxes want a task that finds them, and that wants boxes."""
+    if located and cfg.modality.name != "image":
+        raise ConfigError(
+            f"task={cfg.task.name} is for modality=image, and this backbone is modality={cfg.modality.name}. "
+            "Give one of images."
+        )
+    boxes = any(isinstance(label, Boxes) for label in labels)
+    if boxes and not located:
+        raise ConfigError(
+            f"data={cfg.data.name} is labelled with boxes, and task={cfg.task.name} wants none. Use task=detection."
+        )
+    if located and not boxes:
+        raise ConfigError(f"task={cfg.task.name} learns boxes, and data={cfg.data.name} has none. Use data=coco.")
+    if boxes and cfg.data.balanced:
+        raise ConfigError("data.balanced=true: these pictures show several classes each. Leave it at false.")
+    if boxes and cfg.augment.rand_augment is not None:
+        raise ConfigError("augment.rand_augment turns and shears pictures, and their boxes would not follow. Set null.")
+    if boxes and cfg.masking:
+        raise ConfigError("masking=true hides tokens, and task=detection needs the whole grid. Set masking=false.")
+    if boxes and cfg.data.get("repeats", 1) > 1:
+        raise ConfigError("data.repeats would show the same zoom again: with boxes, pictures change once. Set 1.")
 
 
 def _describe(cfg: DictConfig, task: Task, labels: int, held_out: int, batch: int, steps: int, start: str) -> list[str]:

@@ -14,10 +14,11 @@ from omegaconf import DictConfig
 
 from unmask.build.create import create
 from unmask.errors import ConfigError
+from unmask.modality.base import Modality
 from unmask.records import SWEEP
 from unmask.training.checkpoint import newest_checkpoint, step_of
 from unmask.training.csv_logger import CSVLogger
-from unmask.training.folder import open_folder, public, write_record
+from unmask.training.folder import check_same_data, open_folder, public, write_record
 
 RUN_FOLDER = "UNMASK_RUN_FOLDER"  # tells the other ranks of a run where it lies
 
@@ -61,10 +62,15 @@ def where_to_go_on(cfg: DictConfig, folder: Path, steps: int, finished: Path) ->
     return checkpoint
 
 
-def begin(cfg: DictConfig, trainer: L.Trainer, folder: Path, start: int) -> None:
-    """Make the run folder, write down what the run is, and give the trainer its loggers."""
+def begin(cfg: DictConfig, trainer: L.Trainer, folder: Path, start: int, samples: int, modality: Modality) -> None:
+    """Make the run folder, write down what the run is and learns from, and give the trainer its loggers.
+
+    Raises:
+        ConfigError: the folder cannot be used, or a resumed run's data has changed.
+    """
     if trainer.is_global_zero:
         open_folder(folder, resumed=cfg.resume is not None)
+        check_same_data(folder, cfg.data.name, samples, modality.settings)
         write_record(folder, cfg, HydraConfig.get().overrides.task)
     trainer.loggers = build_loggers(cfg, folder, start)
 

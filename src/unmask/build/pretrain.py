@@ -65,7 +65,7 @@ def build_pretraining(cfg: DictConfig) -> Pretraining:
     checkpoint = where_to_go_on(cfg, folder, steps, finished=folder / "backbone" / "config.json")
     start = step_of(checkpoint)
     data.stream[start * batch]  # a source whose samples cannot be read fails here
-    begin(cfg, trainer, folder, start)  # from here on the run exists
+    begin(cfg, trainer, folder, start, len(train), modality)  # from here on the run exists
     checkpointing = next(c for c in callbacks.values() if isinstance(c, Checkpointing))
     return Pretraining(
         trainer, module, data, checkpointing, folder, checkpoint, tuple(describe(cfg, trainer, batch, steps))

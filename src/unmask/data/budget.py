@@ -9,7 +9,7 @@ from itertools import islice
 from unmask.address import Permutation, address
 from unmask.data.source import Source, label_of
 from unmask.errors import ConfigError
-from unmask.schema import Label, Sample
+from unmask.schema import Boxes, Label, Sample
 
 RATE = 16_000  # samples a second, of every source of sounds
 SECONDS = {"s": 1, "min": 60, "h": 3600}
@@ -129,7 +129,7 @@ def _of_each_class(source: Source, order: Iterator[int], count: int, budget: str
     chosen: list[int] = []
     for index in order:
         label = label_of(source, index)
-        if isinstance(label, tuple):
+        if isinstance(label, tuple | Boxes):
             raise ConfigError(f"data.labels={budget}: samples are of several classes. Give a number of samples, or 1%.")
         if found[label] < count:
             found[label] += 1

@@ -118,7 +118,7 @@ class StreamSampler(Sampler[list[int]]):
             first += self.stride
 
 
-def collate(items: Sequence[Item]) -> Batch:
+def collate(items: Sequence[Item], seed: int = 0) -> Batch:
     """Items to a batch, zeros after what is shorter than the longest; labels are kept if every item has one."""
     labels = [torch.as_tensor(item.label) for item in items if item.label is not None]
     values, lengths = _padded([item.value for item in items])
@@ -130,6 +130,7 @@ def collate(items: Sequence[Item]) -> Batch:
         broken=tuple(line for item in items for line in item.broken),
         lengths=lengths,
         label_lengths=label_lengths,
+        seed=seed,
     )
 
 

@@ -1,5 +1,6 @@
 """Hide spans of neighbouring tokens: to an exact count, or as wav2vec 2.0 does."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -167,7 +168,9 @@ def _checked(length: int) -> int:
 
 
 def _tokens(name: str, grid: Sequence[int]) -> int:
-    """The tokens of a grid that has one axis."""
-    if len(grid) != 1:
-        raise ConfigError(f"mask={name} needs a grid of one axis, and this one has {len(grid)}. Use mask=block.")
-    return grid[0]
+    """The tokens of a grid that has one axis, or one longer than a token."""
+    if sum(length > 1 for length in grid) > 1:
+        raise ConfigError(
+            f"mask={name} hides along one axis, and this grid is {' x '.join(map(str, grid))} tokens. Use mask=block."
+        )
+    return math.prod(grid)

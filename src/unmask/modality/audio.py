@@ -34,9 +34,11 @@ class Audio(PatchModality):
     Args:
         width: D, token width.
         seconds: what a sample lasts, rounded to whole patches; longer clips are cropped, at random for training.
-        patch_size: frames of 10 ms and bands of a patch; divides 128.
+        patch_size: frames of 10 ms of a patch.
         mean: of the log energies, a list of one.
         std: their deviation, likewise; they are divided by twice that, as in Audio-MAE and AST.
+        patch_bands: bands of a patch, dividing 128; None for squares. Few frames of all bands suit speech (SSAST,
+            arXiv 2110.09784).
         roll_gain: shift training clips in a circle, and scale them by Beta(10, 10) + 0.5.
         position_grid: (times, frequencies) that positions are of, where clips were of another length in pretraining.
 
@@ -54,10 +56,12 @@ class Audio(PatchModality):
         patch_size: int,
         mean: Sequence[float] | None,
         std: Sequence[float] | None,
+        patch_bands: int | None = None,
         roll_gain: bool = False,
         position_grid: Sequence[int] | None = None,
     ) -> None:
-        check_patch("modality.patch_size", patch_size, "the bands", BANDS)
+        bands = patch_size if patch_bands is None else patch_bands
+        check_patch(f"modality.patch_{'size' if bands == patch_size else 'bands'}", bands, "the bands", BANDS)
         if not mean or not std:
             raise ConfigError(
                 "data.mean and data.std are not set: mean and deviation of the log energies of these sounds. "
@@ -69,12 +73,12 @@ class Audio(PatchModality):
                 f"modality.seconds={seconds} is less than a patch of {patch_size} frames. "
                 f"Choose at least {patch_size * HOP / RATE:g}."
             )
-        super().__init__(width, (rows, BANDS // patch_size), patch_size**2, position_grid=position_grid)
+        super().__init__(width, (rows, BANDS // bands), patch_size * bands, position_grid=position_grid)
         self.settings = {
-            "width": width, "seconds": seconds, "patch_size": patch_size, "mean": list(mean), "std": list(std),
-            "roll_gain": roll_gain, "position_grid": list(self.position_grid),
+            "width": width, "seconds": seconds, "patch_size": patch_size, "patch_bands": bands,
+            "mean": list(mean), "std": list(std), "roll_gain": roll_gain, "position_grid": list(self.position_grid),
         }  # fmt: skip
-        self.patch_size, self.mean, self.std, self.roll_gain = patch_size, mean[0], std[0], roll_gain
+        self.patch, self.mean, self.std, self.roll_gain = (patch_size, bands), mean[0], std[0], roll_gain
         self.frames = rows * patch_size
 
     def transform(self, train: bool) -> Transform:
@@ -87,7 +91,7 @@ class Audio(PatchModality):
 
     def patches(self, batch: Batch) -> Tensor:
         """(B, N, P) normalised log energies."""
-        return patchify(self._normalize(batch), self.patch_size)
+        return patchify(self._normalize(batch), self.patch)
 
     def sincos(self, width: int, grid: tuple[int, ...], key: str) -> Tensor:
         """(N, width) table of times and frequencies."""
@@ -129,7 +133,7 @@ class Audio(PatchModality):
     def spectrogram(self, patches: Tensor) -> Tensor:
         """(B, N, P) to (B, frames, bands)."""
         rows, columns = self.grid
-        return unpatchify(patches, self.patch_size, (rows, columns))[:, 0]
+        return unpatchify(patches, self.patch, (rows, columns))[:, 0]
 
 
 class AudioTransform(Transform):

@@ -121,7 +121,7 @@ class Text(Modality):
         ids = rows.inputs
         positions = rows.positions * masks + torch.arange(len(rows), device=ids.device) % masks
         # Two draws a token lie side by side, so that they do not depend on how far the batch is padded.
-        what, which = noise(0, "corrupt", positions, 2 * ids.shape[1]).view(len(ids), -1, 2).unbind(-1)
+        what, which = noise(batch.seed, "corrupt", positions, 2 * ids.shape[1]).view(len(ids), -1, 2).unbind(-1)
         random = self.words[(which * len(self.words)).long()]
         replaced = torch.where(what < self.random_tokens, random, self.mask_id)
         return torch.where(mask.is_hidden(ids.shape[1]) & (what < 1 - self.kept_tokens), replaced, ids)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from unmask.errors import ConfigError
 from unmask.nn.block import Block, Style
 from unmask.nn.init import init_blocks
+from unmask.nn.window import Windows
 
 
 class Encoder(nn.Module):
@@ -41,23 +42,31 @@ class Encoder(nn.Module):
         self.dropout = nn.Dropout(self.style.dropout) if self.style.dropout else nn.Identity()
         init_blocks(self.blocks, self.style.init)
 
-    def forward(self, x: Tensor, bias: Tensor | None = None, last_norm: bool = True) -> Tensor:
+    def forward(
+        self, x: Tensor, bias: Tensor | None = None, last_norm: bool = True, windows: Windows | None = None
+    ) -> Tensor:
         """(B, N, D) to (B, N, D).
 
         Args:
             x: tokens.
             bias: the attention's.
             last_norm: False leaves out the norm after pre-norm blocks.
+            windows: which blocks look at what; None for all at all.
         """
-        tokens, _ = deque(self.layers(x, bias), maxlen=1).pop()  # the last; earlier ones are let go
+        tokens, _ = deque(self.layers(x, bias, windows), maxlen=1).pop()  # the last; earlier ones are let go
         return self.norm(tokens) if self.style.norm_first and last_norm else tokens
 
-    def layers(self, x: Tensor, bias: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    def layers(
+        self, x: Tensor, bias: Tensor | None = None, windows: Windows | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """After each block: its tokens, and its feed-forward output before the residual."""
         x = self.dropout(x if self.style.norm_first else self.norm(x))
-        for block in self.blocks:
+        for index, block in enumerate(self.blocks):
             before = x
-            x, feed_forward = block(x, bias=bias)
+            if windows is None or index in windows.whole:
+                x, feed_forward = block(x, bias=bias)
+            else:
+                x, feed_forward = windows.inside(block, x, bias)
             if self.training and self.style.layer_drop:
                 # A dropped block is computed all the same, with weight zero: on several devices, each of which drops
                 # others, every parameter has to have a gradient.

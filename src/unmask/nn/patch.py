@@ -3,18 +3,25 @@
 from torch import Tensor
 
 
-def patchify(images: Tensor, patch: int) -> Tensor:
-    """(B, C, H, W) to (B, N, P): row-major patches of P = patch² · C values in the order row, column, channel."""
-    batch, channels, height, width = images.shape
-    grid = images.view(batch, channels, height // patch, patch, width // patch, patch)
-    return grid.permute(0, 2, 4, 3, 5, 1).reshape(batch, -1, patch * patch * channels)
+def patchify(images: Tensor, patch: int | tuple[int, int]) -> Tensor:
+    """(B, C, H, W) to (B, N, P): row-major patches of P = height · width · C values in the order row, column, channel.
+
+    Args:
+        images: (B, C, H, W).
+        patch: height and width of a patch; one number for both.
+    """
+    batch, channels, rows, columns = images.shape
+    height, width = (patch, patch) if isinstance(patch, int) else patch
+    grid = images.view(batch, channels, rows // height, height, columns // width, width)
+    return grid.permute(0, 2, 4, 3, 5, 1).reshape(batch, -1, height * width * channels)
 
 
-def unpatchify(patches: Tensor, patch: int, grid: tuple[int, int]) -> Tensor:
+def unpatchify(patches: Tensor, patch: int | tuple[int, int], grid: tuple[int, int]) -> Tensor:
     """The inverse of `patchify` for a (rows, columns) grid: (B, N, P) to (B, C, H, W)."""
     rows, columns = grid
-    image = patches.view(len(patches), rows, columns, patch, patch, -1)
-    return image.permute(0, 5, 1, 3, 2, 4).reshape(len(patches), -1, rows * patch, columns * patch)
+    height, width = (patch, patch) if isinstance(patch, int) else patch
+    image = patches.view(len(patches), rows, columns, height, width, -1)
+    return image.permute(0, 5, 1, 3, 2, 4).reshape(len(patches), -1, rows * height, columns * width)
 
 
 def tubelets(video: Tensor, frames: int, patch: int) -> Tensor:

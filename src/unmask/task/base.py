@@ -3,7 +3,7 @@
 import importlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from torch import Tensor
 from unmask.backbone import Backbone, Learner
 from unmask.errors import ConfigError
 from unmask.files import written_whole
-from unmask.schema import Batch, Label, Mask, Output
+from unmask.modality.base import Transform
+from unmask.schema import Batch, Label, Mask, Output, Sample
 
 Record = dict[str, Any]  # of one sample: JSON types; a row of predictions.csv
 
@@ -29,6 +30,7 @@ class Task(Learner, ABC):
         settings: the constructor's arguments but the backbone, as JSON types, for the task's own file.
         frozen: the backbone learns nothing for now.
         transcribed: labels are what is said, not classes.
+        located: labels are boxes.
     """
 
     decides: str
@@ -36,6 +38,7 @@ class Task(Learner, ABC):
     settings: dict[str, Any]
     frozen: bool = False
     transcribed: bool = False
+    located: bool = False
 
     @classmethod
     @abstractmethod
@@ -62,6 +65,14 @@ class Task(Learner, ABC):
     def score(self, records: Sequence[Record]) -> dict[str, float]:
         """Numbers of records that hold what was predicted and, as `label`, what is true."""
 
+    def transform(self, train: bool) -> Transform:
+        """How samples are prepared, for training or to be judged: as the modality does it."""
+        return self.backbone.modality.transform(train)
+
+    def test_views(self, time: int, space: int) -> list[Transform]:
+        """The modality's ways to look at one sample whose predictions are averaged."""
+        return self.backbone.modality.test_views(time, space)
+
     def encode_label(self, label: Any) -> int | float | Tensor | None:
         """From a source's label to what a batch holds."""
         return label
@@ -69,6 +80,10 @@ class Task(Learner, ABC):
     def name_label(self, label: Any) -> Any:
         """From a source's label to what a record says."""
         return label
+
+    def placed(self, record: Record, sample: Sample) -> Record:
+        """A record in terms of the sample as it was before `transform`."""
+        return record
 
     def compared(self, record: Record) -> Record:
         """A record that knows its label, completed by what `score` wants of the two."""
@@ -78,8 +93,8 @@ class Task(Learner, ABC):
         """What a user should know of the test labels before training."""
         return None
 
-    def pictures(self, records: Sequence[Record]) -> dict[str, np.ndarray]:
-        """(height, width, 3) uint8 by name: what is better seen than read."""
+    def pictures(self, records: Sequence[Record], sample: Callable[[int], Sample]) -> dict[str, np.ndarray]:
+        """(height, width, 3) uint8 by name: what is better seen than read; `sample` takes a record's index."""
         return {}
 
     def tokens(self, batch: Batch, mask: Mask | None = None, **how: Any) -> Tensor:

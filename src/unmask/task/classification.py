@@ -1,6 +1,6 @@
 """Which class a sample is of, or which classes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from unmask.backbone import Backbone
 from unmask.errors import ConfigError, nearest
 from unmask.modality.text import Text
-from unmask.schema import Batch, Label, Mask, Output
+from unmask.schema import Batch, Label, Mask, Output, Sample
 from unmask.task.base import Record, Task
 from unmask.task.confusion import confusion_picture
 from unmask.task.mixing import cutmix, mixup
@@ -174,7 +174,7 @@ class Classification(Task):
             scores["top5_accuracy"] = float((top == truth[:, None]).any(1).mean())
         return scores
 
-    def pictures(self, records: Sequence[Record]) -> dict[str, np.ndarray]:
+    def pictures(self, records: Sequence[Record], sample: Callable[[int], Sample]) -> dict[str, np.ndarray]:
         """The confusion matrix; rows are what is true."""
         if self.multi_label:
             return {}

@@ -1,7 +1,7 @@
 """What a sentence, or a pair of sentences, is: a class or a number."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unmask.backbone import Backbone
 from unmask.errors import ConfigError, nearest
 from unmask.nn.init import TOKEN_STD
-from unmask.schema import Batch, Label, Mask, Output
+from unmask.schema import Batch, Label, Mask, Output, Sample
 from unmask.task.base import Record
 from unmask.task.classification import Classification
 
@@ -119,9 +119,9 @@ class Sentences(Classification):
             "rmse": math.sqrt(float((errors**2).mean())),
         }
 
-    def pictures(self, records: Sequence[Record]) -> dict[str, np.ndarray]:
+    def pictures(self, records: Sequence[Record], sample: Callable[[int], Sample]) -> dict[str, np.ndarray]:
         """The confusion matrix of classes."""
-        return {} if self.regression else super().pictures(records)
+        return {} if self.regression else super().pictures(records, sample)
 
     def _new_head(self, width: int, std: float) -> nn.Module:
         dense = nn.Linear(width, width)

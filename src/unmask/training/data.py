@@ -1,5 +1,6 @@
 """The training stream, and a few labelled samples to judge features by."""
 
+import functools
 import signal
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from unmask.data.stream import Item, Stream, StreamSampler, Transform, classes_o
 from unmask.errors import BrokenSample
 from unmask.modality.base import Modality
 from unmask.schema import Batch, Sample
+from unmask.task.base import Task
 
 
 class Buckets(NamedTuple):
@@ -70,7 +72,7 @@ class TrainingData(L.LightningDataModule):
     Args:
         train: what is trained on.
         test: held-out samples for probes and pictures.
-        modality: makes the transforms.
+        modality: makes the transforms; a task may have its own.
         seed: the run's.
         global_batch: samples an optimiser step over all devices and accumulation.
         num_workers: loader processes; the run is the same for any number.
@@ -83,7 +85,7 @@ class TrainingData(L.LightningDataModule):
         self,
         train: Source,
         test: Source,
-        modality: Modality,
+        modality: Modality | Task,
         seed: int,
         global_batch: int,
         num_workers: int,
@@ -117,7 +119,7 @@ class TrainingData(L.LightningDataModule):
         return DataLoader(
             self.stream,
             batch_sampler=sampler,
-            collate_fn=collate,
+            collate_fn=functools.partial(collate, seed=self.seed),
             num_workers=self.num_workers,
             worker_init_fn=_leave_signals_to_the_trainer,
             pin_memory=torch.cuda.is_available(),

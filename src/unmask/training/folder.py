@@ -1,5 +1,6 @@
 """A run is a folder: what it was, on what, with what."""
 
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -61,6 +62,38 @@ def write_record(folder: Path, cfg: DictConfig, overrides: Sequence[str]) -> Non
     ]
     with written_whole(folder / "overrides.json") as aside:
         aside.write_text(json.dumps(kept, indent=2) + "\n")
+
+
+def check_same_data(folder: Path, name: str, samples: int, preprocessing: dict[str, Any]) -> None:
+    """`data.json`, what a run learns from, which must be there again when it is resumed.
+
+    Args:
+        folder: the run's.
+        name: of the data, for the message.
+        samples: that are learned from.
+        preprocessing: what makes model inputs of them, a trained tokenizer with it; as plain types.
+
+    Raises:
+        ConfigError: the data has changed.
+    """
+    path = folder / "data.json"
+    digest = hashlib.sha256(json.dumps(preprocessing, sort_keys=True).encode()).hexdigest()[:16]
+    now = {"samples": samples, "preprocessing": digest}
+    if not path.exists():
+        with written_whole(path) as aside:
+            aside.write_text(json.dumps(now) + "\n")
+        return
+    before = json.loads(path.read_text())
+    if before != now:
+        what = (
+            f"has {samples} training samples, and had {before['samples']}"
+            if before["samples"] != samples
+            else "is read otherwise (another tokenizer, say) than"
+        )
+        raise ConfigError(
+            f"resume={folder}: data={name} {what} when the run began: going on would be another run. "
+            "Bring the data back, or start a new run."
+        )
 
 
 def public(cfg: DictConfig) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Learning rate by optimiser step."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unmask.errors import ConfigError
@@ -72,6 +73,36 @@ class Linear:
         if step < self.warmup:
             return self.peak * step / self.warmup
         return self.min_lr + (self.peak - self.min_lr) * (self.total - step) / (self.total - self.warmup)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Linear warm-up from zero, then the peak, times `factor` at each of `drops` (ViTDet, arXiv 2203.16527).
+
+    Attributes:
+        peak: the applied learning rate.
+        warmup: optimiser steps.
+        total: optimiser steps of the whole training.
+        drops: shares of the training after which the rate falls.
+        factor: to so much of what it was.
+
+    Raises:
+        ConfigError: the warm-up is as long as the training.
+    """
+
+    peak: float
+    warmup: int
+    total: int
+    drops: Sequence[float] = (8 / 9, 26 / 27)
+    factor: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check_warmup(self.warmup, self.total)
+
+    def __call__(self, step: int) -> float:
+        """The rate that optimiser step `step` (from zero) uses."""
+        passed = sum(step >= round(share * self.total) for share in self.drops)
+        return self.peak * self.factor**passed * (min(1.0, step / self.warmup) if self.warmup else 1.0)
 
 
 @dataclass(frozen=True)
