@@ -63,12 +63,15 @@ def read_run(folder: Path) -> Run:
 
 
 def find_runs(root: Path) -> Iterator[Path]:
-    """Run folders below a folder, or itself; what lies within a run is part of it."""
+    """Run folders below a folder, or itself; what lies within a run is part of it, and a sweep's code is no run."""
     if (root / CONFIG).is_file():
         yield root
         return
+    code = "code" if (root / SWEEP).is_file() else None
     with os.scandir(root) as entries:
-        folders = sorted(entry.path for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        folders = sorted(
+            entry.path for entry in entries if entry.is_dir() and not entry.name.startswith(".") and entry.name != code
+        )
     for folder in folders:
         yield from find_runs(Path(folder))
 

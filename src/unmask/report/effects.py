@@ -24,7 +24,8 @@ def by_key(groups: Sequence[Group], keys: Sequence[str], metric: str) -> Chart:
         label = ", ".join(setting[key] for key in others)
         lines.setdefault(label, {}).setdefault(setting[across], []).extend(g.metrics)
     return {
-        "kind": "effect", "title": f"{metric} by {across}".replace("_", " "), "x": across, "legend": ", ".join(others), "log": False,
+        "kind": "effect", "title": f"{metric} by {across}".replace("_", " "),
+        "x": across, "legend": ", ".join(others), "log": False,
         "ticks": [[x, value] for value, x in places.items()],
         "lines": [_effect(label, lines[label], places, i) for i, label in enumerate(ordered(set(lines)))],
     }  # fmt: skip
