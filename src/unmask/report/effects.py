@@ -57,9 +57,9 @@ def parallel(groups: Sequence[Group], keys: Sequence[str], metric: str) -> Chart
     axes.append({"name": metric, "ticks": [[share, f"{low + share * span:.3g}"] for share in (0.0, 0.5, 1.0)]})
     smaller = bool(SMALLER_IS_BETTER.search(metric))
     lines = []
-    for g in groups:
-        share = ((g.mean or low) - low) / span
-        lines.append({"name": g.label, "value": g.mean, "good": 1 - share if smaller else share,
+    for g, mean in zip(groups, means, strict=True):
+        share = (mean - low) / span
+        lines.append({"name": g.label, "value": mean, "good": 1 - share if smaller else share,
                       "y": [*(places[key][value] for key, value in g.setting), share]})  # fmt: skip
     return {"kind": "parallel", "title": f"{metric}, every setting".replace("_", " "), "axes": axes, "lines": lines}
 
