@@ -56,7 +56,7 @@ def test_best_knows_which_way_is_better(outputs: Path, capsys: pytest.CaptureFix
 
 def test_best_without_a_metric_takes_what_most_runs_are_judged_by(outputs: Path, capsys: pytest.CaptureFixture[str]):
     assert said(capsys, "best") == said(capsys, "best", "loss")
-    assert said(capsys, "best", str(outputs / "mae"))[0][0] in ("loss", "linear_accuracy")
+    assert said(capsys, "best", "outputs") == said(capsys, "best")
 
 
 def test_show_says_what_one_run_was(outputs: Path, capsys: pytest.CaptureFixture[str]):

@@ -61,7 +61,8 @@ def parallel(groups: Sequence[Group], keys: Sequence[str], metric: str) -> Chart
         share = (mean - low) / span
         lines.append({"name": g.label, "value": mean, "good": 1 - share if smaller else share,
                       "y": [*(places[key][value] for key, value in g.setting), share]})  # fmt: skip
-    return {"kind": "parallel", "title": f"{metric}, every setting".replace("_", " "), "axes": axes, "lines": lines}
+    title = f"{metric}, every setting".replace("_", " ")
+    return {"kind": "parallel", "title": title, "log": False, "axes": axes, "lines": lines}
 
 
 def axis(values: set[str]) -> dict[str, float]:
