@@ -117,8 +117,8 @@ def test_hostile_words_stay_words(tmp_path: Path):
 
 def test_means_and_intervals_over_seeds_are_those_of_student(sweep: Path):
     page = Page(write(sweep))
-    assert page.charts["linear accuracy by mask ratio"]["legend"] == "objective"
-    for line in page.charts["linear accuracy by mask ratio"]["lines"]:
+    assert page.charts["linear accuracy by mask_ratio"]["legend"] == "objective"
+    for line in page.charts["linear accuracy by mask_ratio"]["lines"]:
         for i, ratio in enumerate(("50", "75")):
             values = SETTINGS[line["name"], ratio]
             low, high = stats.t.interval(0.95, 2, statistics.fmean(values), stats.sem(values))
@@ -144,7 +144,7 @@ def test_of_a_loss_the_least_is_best(tmp_path: Path):
 def test_one_key_is_a_line_and_two_are_a_heat_map_too(sweep: Path, tmp_path: Path):
     arms = [({"mask_ratio": r}, v) for r, v in (("15", 0.3), ("50", 0.5), ("95", 0.4))]
     one = Page(write(write_sweep(tmp_path / "one", arms)))
-    (line,) = one.charts["linear accuracy by mask ratio"]["lines"]
+    (line,) = one.charts["linear accuracy by mask_ratio"]["lines"]
     assert (line["x"], line["y"], line["low"]) == (
         [15, 50, 95],
         [0.3, 0.5, 0.4],

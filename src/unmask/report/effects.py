@@ -24,7 +24,7 @@ def by_key(groups: Sequence[Group], keys: Sequence[str], metric: str) -> Chart:
         label = ", ".join(setting[key] for key in others)
         lines.setdefault(label, {}).setdefault(setting[across], []).extend(g.metrics)
     return {
-        "kind": "effect", "title": f"{metric} by {across}".replace("_", " "),
+        "kind": "effect", "title": f"{metric.replace('_', ' ')} by {across}",
         "x": across, "legend": ", ".join(others), "log": False,
         "ticks": [[x, value] for value, x in places.items()],
         "lines": [_effect(label, lines[label], places, i) for i, label in enumerate(ordered(set(lines)))],
@@ -61,7 +61,7 @@ def parallel(groups: Sequence[Group], keys: Sequence[str], metric: str) -> Chart
         share = (mean - low) / span
         lines.append({"name": g.label, "value": mean, "good": 1 - share if smaller else share,
                       "y": [*(places[key][value] for key, value in g.setting), share]})  # fmt: skip
-    title = f"{metric}, every setting".replace("_", " ")
+    title = f"{metric.replace('_', ' ')}, every setting"
     return {"kind": "parallel", "title": title, "log": False, "axes": axes, "lines": lines}
 
 

@@ -106,20 +106,24 @@ function whiskers(u, all) {
 /** An axis for each key, a line for each setting, brighter the better. */
 function parallel(figure, spec) {
   const xs = spec.axes.map((_, i) => i), data = [xs, ...spec.lines.map((l) => l.y)];
-  const stroke = (l, alpha = 1) => { const [a, b] = [color("c0"), color("c1")]; return `color-mix(in oklab, ${b} ${Math.round(100 * l.good)}%, ${a})`; };
+  const stroke = (l) => { const [a, b] = [color("c0"), color("c1")]; return `color-mix(in oklab, ${b} ${Math.round(100 * l.good)}%, ${a})`; };
   let near = null;
   const labels = (u) => {
     const ctx = u.ctx, px = devicePixelRatio;
     ctx.font = `${11.5 * px}px system-ui`;
-    ctx.lineWidth = px;
     spec.axes.forEach((axis, i) => {
       const x = u.valToPos(i, "x", true), last = i === spec.axes.length - 1;
       ctx.strokeStyle = color("line");
+      ctx.lineWidth = px;
       ctx.beginPath(); ctx.moveTo(x, u.bbox.top); ctx.lineTo(x, u.bbox.top + u.bbox.height); ctx.stroke();
       ctx.fillStyle = color("ink");
       ctx.textAlign = last ? "right" : "left";
       ctx.textBaseline = "bottom";
-      axis.ticks.forEach(([y, text]) => ctx.fillText(text, x + (last ? -5 : 5) * px, u.valToPos(y, "y", true) - 2 * px));
+      ctx.strokeStyle = color("card");
+      ctx.lineWidth = 4 * px;
+      for (const write of ["strokeText", "fillText"]) { // a rim, so that words can be read across lines
+        axis.ticks.forEach(([y, text]) => ctx[write](text, x + (last ? -5 : 5) * px, u.valToPos(y, "y", true) - 2 * px));
+      }
     });
   };
   const say = () => near == null ? null : [[null, spec.axes.slice(0, -1).map((a) => a.name).join(", ")],
