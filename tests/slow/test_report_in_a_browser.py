@@ -47,7 +47,7 @@ def page(browser, request: pytest.FixtureRequest) -> Iterator["playwright.Page"]
 
 def sweep_of(folder: Path, **keys: tuple[str, ...]) -> Path:
     random.seed(0)
-    arms = [(dict(zip(keys, values, strict=True)), random.random()) for values in product(*keys.values())]
+    arms = [(dict(zip(keys, values, strict=True)), random.uniform(0, 20)) for values in product(*keys.values())]
     return write(write_sweep(folder, [*arms[:-1], (arms[-1][0], None)]))
 
 
