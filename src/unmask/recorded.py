@@ -18,9 +18,12 @@ from unmask.files import written_whole
 from unmask.records import SUMMARY, last_values, main_metric, read_config, read_json, tables
 from unmask.report import write_or_say
 
-# What TensorBoard compares runs by: these last metrics, and keys of the config outside of these groups.
+# What TensorBoard compares runs by: these last metrics, and these keys with those given on the command line. All keys
+# of the config would be a hundred axes, of which it shows the first ones by their letters.
 COMPARED = ("loss", "accuracy", "effective_rank", "samples_per_second", "collapse/severity")
-BESIDE = ("callbacks.", "logger.", "paths.", "paper.", "run_dir", "resume")
+AXES = ("objective.name", "task.name", "modality.name", "model.name", "data.name", "data.global_batch_size",
+        "mask.name", "mask.ratio", "optimizer.base_lr", "seed")  # fmt: skip
+NO_AXES = ("callbacks.", "logger.", "paths.", "run_dir", "resume")
 
 
 @contextmanager
@@ -66,12 +69,10 @@ def _close_loggers(trainer: L.Trainer, folder: Path, metrics: dict[str, float]) 
     """Hyper-parameters beside what came out, for TensorBoard; no run of W&B outlives ours."""
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            keys = {k: v for k, v in read_config(folder).items() if not k.startswith(BESIDE) and "_target_" not in k}
-            plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in keys.items()}
             last = {k: v for k, v in metrics.items() if k.endswith(COMPARED) or k.startswith(("test/", "validation/"))}
             # A writer of its own: Lightning's is closed, and once more opened purges what a resumed run has written.
             with SummaryWriter(logger.log_dir) as writer:
-                writer.add_hparams(plain, last, run_name=".", global_step=trainer.global_step)
+                writer.add_hparams(_axes(folder), last, run_name=".", global_step=trainer.global_step)
         elif isinstance(logger, WandbLogger):
             import wandb  # half a second that only its users pay
 
@@ -83,6 +84,13 @@ def _close_loggers(trainer: L.Trainer, folder: Path, metrics: dict[str, float]) 
                     title, ["", *next(iter(rows.values()))], [[k, *row.values()] for k, row in rows.items()]
                 )
             wandb.finish()  # else what this process trains next goes on writing into this run
+
+
+def _axes(folder: Path) -> dict[str, Any]:
+    """The keys of a run that TensorBoard compares it by, as plain values."""
+    given = {word.lstrip("+~").partition("=")[0] for word in read_json(folder / "overrides.json") or []}
+    keys = {k: v for k, v in read_config(folder).items() if k in AXES or (k in given and not k.startswith(NO_AXES))}
+    return {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in keys.items()}
 
 
 def _steps(trainer: L.Trainer | None) -> dict[str, int]:

@@ -73,8 +73,8 @@ class Pictures(L.Callback):
             elif isinstance(logger, WandbLogger):
                 logger.log_image("reconstruction", [PILImage.fromarray(sheet)], trainer.global_step)
                 for name, one in media.items():
-                    log = logger.log_audio if isinstance(one, Sound) else logger.log_video
-                    log(name, [str(files[name])], trainer.global_step)
+                    kind, log = ("sound", logger.log_audio) if isinstance(one, Sound) else ("film", logger.log_video)
+                    log(f"{kind}/{name}", [str(files[name])], trainer.global_step)  # the picture has the bare name
 
 
 def reconstruct(module: PretrainModule, samples: Batch) -> tuple[np.ndarray, dict[str, Sound | Film]]:
