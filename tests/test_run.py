@@ -170,6 +170,18 @@ def test_each_arm_of_a_sweep_is_a_wandb_run_of_its_own(train, tmp_path: Path, mo
     assert len({path.parents[2] for path in runs}) == 2
 
 
+def test_scratch_is_a_wandb_run_beside_that_of_its_fine_tuning(train, finetune, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    quick = ["trainer.max_steps=2", "data.labels=20", "scheduler.warmup=0", "callbacks.metrics.every=1 steps"]
+    folder = finetune(f"backbone={train(*QUICK, 'trainer.max_steps=3')}", *quick, "compare=scratch", "logger=wandb")
+    for place in (folder, folder / "scratch"):
+        records = wandb_records(*(place / "wandb").glob("offline-run-*/*.wandb"))
+        assert {run["job_type"] for run in records["run"] if "job_type" in run} == {"finetune"}
+        told = {key: value for row in records["history"] for key, value in row["item"].items()}
+        scores = json.loads((place / "results.json").read_text())["scores"]
+        assert told["test/accuracy"] == pytest.approx(scores["accuracy"])
+
+
 def test_the_audit_draws_and_judges_ten_thousand_masks(train, capsys: pytest.CaptureFixture[str]):
     folder = train("mask_audit=true", "mask=inverse_block")
     out = capsys.readouterr().out

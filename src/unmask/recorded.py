@@ -74,8 +74,6 @@ def _close_loggers(trainer: L.Trainer, folder: Path, metrics: dict[str, float]) 
             with SummaryWriter(logger.log_dir) as writer:
                 writer.add_hparams(_axes(folder), last, run_name=".", global_step=trainer.global_step)
         elif isinstance(logger, WandbLogger):
-            import wandb  # half a second that only its users pay
-
             tested = {name: value for name, value in metrics.items() if name.startswith("test/")}
             if tested:
                 logger.log_metrics(tested, trainer.global_step)
@@ -83,7 +81,7 @@ def _close_loggers(trainer: L.Trainer, folder: Path, metrics: dict[str, float]) 
                 logger.log_table(
                     title, ["", *next(iter(rows.values()))], [[k, *row.values()] for k, row in rows.items()]
                 )
-            wandb.finish()  # else what this process trains next goes on writing into this run
+            logger.experiment.finish()
 
 
 def _axes(folder: Path) -> dict[str, Any]:

@@ -59,6 +59,11 @@ def run(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def one_step(tmp_path: Path) -> Path:
+    return write(write_run(tmp_path / "one_step", loss={20: 0.5}))
+
+
+@pytest.fixture
 def two_keys(tmp_path: Path) -> Path:
     return sweep_of(tmp_path / "two", objective=("mae", "simmim"), mask_ratio=("50", "75", "95"), seed=("0", "1", "2"))
 
@@ -68,7 +73,7 @@ def three_keys(tmp_path: Path) -> Path:
     return sweep_of(tmp_path / "three", objective=("mae", "simmim"), mask_ratio=("50", "75"), depth=("2", "4", "12"))
 
 
-@pytest.mark.parametrize("which", ["run", "two_keys", "three_keys"])
+@pytest.mark.parametrize("which", ["run", "one_step", "two_keys", "three_keys"])
 def test_every_chart_is_drawn_nothing_is_fetched_and_it_fits_the_window(page, which: str, request):
     path = request.getfixturevalue(which)
     page.goto(path.as_uri())
@@ -76,7 +81,7 @@ def test_every_chart_is_drawn_nothing_is_fetched_and_it_fits_the_window(page, wh
     assert figures
     for figure in figures:
         assert figure.get_attribute("data-drawn") == "yes"
-        assert figure.evaluate(INKED) > 1000
+        assert figure.evaluate(INKED) > 500
     assert page.heard == [path.as_uri()]
     assert page.evaluate("document.documentElement.scrollWidth") == page.viewport_size["width"]
 

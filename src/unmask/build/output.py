@@ -84,6 +84,7 @@ def build_loggers(cfg: DictConfig, folder: Path, start: int) -> list[Logger]:
         given: dict[str, Any] = {"save_dir": str(folder)}
         if node._target_.endswith("WandbLogger"):
             given |= {"offline": not _has_wandb_key(), "id": _run_id(folder), "resume": "allow", **_place(cfg, folder)}
+            given |= {"reinit": "create_new"}  # else what compare=scratch trains next writes into the run before it
             os.environ.setdefault("WANDB_SILENT", "true")
             os.environ.setdefault("WANDB_DATA_DIR", str(folder))  # else artifacts are staged outside of the run
         elif node._target_.endswith("TensorBoardLogger"):

@@ -53,14 +53,16 @@ function legend(figure, lines) {
   }));
 }
 
+const STEPS = [0, 1, 2, 3, 4, 5, 6, 7, 8].flatMap((power) => [1, 2, 5].map((x) => x * 10 ** power)); // none between two
+
 /** Metrics over steps, or means over a swept key with whiskers and a dot for each arm. */
 function lines(figure, spec) {
   const data = align(spec.lines), effect = spec.kind === "effect";
   const names = new Map(spec.ticks ?? []);
   const ys = spec.lines.flatMap((l) => [...l.y, ...(l.dots ?? []).map((d) => d[1]), ...(l.low ?? []), ...(l.high ?? [])]).filter((y) => y != null);
   const least = Math.min(...ys), most = Math.max(...ys), room = (most - least || Math.abs(most) || 1) * 0.06;
-  const inside = spec.ticks ? { splits: () => [...names.keys()], values: (u, splits) => splits.map((x) => names.get(x)) } : {};
-  const [first, last] = [data[0][0], data[0].at(-1)], pad = effect ? (last - first || 1) * 0.12 : 0;
+  const inside = spec.ticks ? { splits: () => [...names.keys()], values: (u, splits) => splits.map((x) => names.get(x)) } : { incrs: STEPS };
+  const [first, last] = [data[0][0], data[0].at(-1)], pad = last > first ? (effect ? (last - first) * 0.12 : 0) : 0.5;
   const say = (u, i) => i == null ? null : [[null, `${spec.x} ${names.get(data[0][i]) ?? data[0][i].toLocaleString("en")}`],
     ...spec.lines.map((l, k) => [lineColor(l.color), [l.name && spec.lines.length > 1 ? l.name + ":" : "", short(data[k + 1][i])].join(" ")])
       .filter((row, k) => data[k + 1][i] != null)];
