@@ -21,7 +21,8 @@ with (folder / "starts").open("a") as file:
     file.write(" ".join(sys.argv[1:]) + chr(10))
 if words.get("fail") == "true" and len((folder / "starts").read_text().splitlines()) == 1:
     sys.exit(3)
-(folder / "comparison.json").write_text('{"run": {"decides": "wer", "scores": {"wer": 0.25}}}')
+said = '"state": "done", "started": 0, "seconds": 1, "step": 1, "steps": 1, "main": "test/wer"'
+(folder / "summary.json").write_text('{%s, "metrics": {"test/wer": 0.25}}' % said)
 (folder / "done").touch()
 """
 
@@ -42,7 +43,7 @@ def test_each_task_gets_the_run_and_its_own_words(run: Path):
     assert starts(run, "knn") == [f"task=knn backbone={run} run_dir={run}/then/knn"]
     [short] = starts(run, "ctc_data.labels_10min")
     assert short == f"task=ctc backbone={run} data.labels=10min run_dir={run}/then/ctc_data.labels_10min"
-    assert chain_of(run) == dict.fromkeys(("knn", "ctc_data.labels_10min", "ctc_data.labels_1h_"), ("wer", 0.25))
+    assert chain_of(run) == dict.fromkeys(("knn", "ctc_data.labels_10min", "ctc_data.labels_1h_"), ("test/wer", 0.25))
 
 
 def test_a_failure_ends_the_run_with_its_code_and_later_only_the_rest_is_done(run: Path):
@@ -75,5 +76,5 @@ def test_a_mistake_is_said_before_training(train, capsys: pytest.CaptureFixture[
 def test_a_real_run_is_followed_by_a_real_task(train):
     folder = train(*QUICK, "trainer.max_steps=3", "then=[knn]")
     [row] = json.loads((folder / "then" / "knn" / "comparison.json").read_text()).values()
-    assert chain_of(folder) == {"knn": ("accuracy", row["scores"]["accuracy"])}
+    assert chain_of(folder) == {"knn": ("test/accuracy", row["scores"]["accuracy"])}
     assert (folder / "done").exists()

@@ -254,15 +254,15 @@ def test_an_exit_is_judged(code: int, log: str, state: str, reason: str | None, 
     assert how.again == again
 
 
-def test_the_metric_is_the_test_score_else_the_probe_else_the_loss(tmp_path: Path):
-    assert metric_of(tmp_path, None) == ("loss", None)
-    (tmp_path / "metrics.csv").write_text("step,loss,knn\n1,3.0,\n2,,0.25\n3,2.0,\n")
-    assert metric_of(tmp_path, None) == ("loss", 2.0)
-    assert metric_of(tmp_path, "knn") == ("knn", 0.25)
-    (tmp_path / "probes.json").write_text(json.dumps({"pretrained": {"linear_accuracy": 0.5}}))
-    assert metric_of(tmp_path, None) == ("linear_accuracy", 0.5)
-    (tmp_path / "comparison.json").write_text(json.dumps({"run": {"decides": "wer", "scores": {"cer": 1, "wer": 0.1}}}))
-    assert metric_of(tmp_path, None) == ("wer", 0.1)
+def test_the_metric_is_what_the_run_is_judged_by_or_the_one_that_is_wanted(tmp_path: Path):
+    assert metric_of(tmp_path, None) == (None, None)
+    (tmp_path / "metrics.csv").write_text("step,loss,knn_accuracy\n1,3.0,\n2,,0.25\n3,2.0,\n")
+    assert metric_of(tmp_path, None) == ("knn_accuracy", 0.25)
+    assert metric_of(tmp_path, "loss") == ("loss", 2.0)
+    assert metric_of(tmp_path, "los") == ("los", None)
+    said = {"state": "done", "started": 0.0, "seconds": 1.0, "step": 3, "steps": 3, "main": "test/wer"}
+    (tmp_path / "summary.json").write_text(json.dumps({**said, "metrics": {"loss": 2.0, "test/wer": 0.1}}))
+    assert metric_of(tmp_path, None) == ("test/wer", 0.1)
 
 
 def test_names_are_readable_and_follow_what_is_run():

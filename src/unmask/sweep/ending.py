@@ -1,11 +1,11 @@
 """How an arm's process ended, and whether another try makes sense."""
 
-import csv
-import json
 import re
 import signal
 from pathlib import Path
 from typing import NamedTuple
+
+from unmask.records import read_run
 
 STOPPED = (signal.SIGINT, signal.SIGTERM)
 NO_MEMORY = re.compile(r"MemoryError|OutOfMemoryError|can't allocate memory|Cannot allocate memory|out of memory", re.I)
@@ -52,28 +52,20 @@ def ending(code: int, log: str, stopping: bool) -> Ending:
     return Ending("failed", (said or raised or f"exit code {code}")[:LONGEST], False)
 
 
-def chain_of(run: Path) -> dict[str, tuple[str, float]]:
-    """The test score of each fine-tuning that followed a run, and its name."""
-    found = {path.parent.name: metric_of(path.parent, None) for path in sorted(run.glob(f"{CHAIN}/*/comparison.json"))}
-    return {task: (name, metric) for task, (name, metric) in found.items() if name and metric is not None}
-
-
 def metric_of(run: Path, wanted: str | None) -> tuple[str | None, float | None]:
     """The number that a run is compared by, and its name.
 
     Args:
         run: its folder.
-        wanted: a column of metrics.csv, whose last value is taken; None for the test score of a fine-tuning, else the
-            linear probe of a pretraining, else the loss.
+        wanted: one of its metrics; None for the test score of a fine-tuning, else the linear probe of a pretraining,
+            else the loss.
     """
-    if wanted is None and (run / "comparison.json").is_file():
-        row = next(iter(json.loads((run / "comparison.json").read_text()).values()))
-        return row["decides"], row["scores"][row["decides"]]
-    if wanted is None and (run / "probes.json").is_file():
-        return "linear_accuracy", json.loads((run / "probes.json").read_text())["pretrained"]["linear_accuracy"]
-    name, value = wanted or "loss", None
-    if (run / "metrics.csv").is_file():
-        with (run / "metrics.csv").open(newline="") as file:
-            for row in csv.DictReader(file):
-                value = float(row[name]) if row.get(name) else value
-    return name, value
+    said = read_run(run)
+    name = wanted or said.main
+    return name, said.metrics.get(name or "")
+
+
+def chain_of(run: Path) -> dict[str, tuple[str, float]]:
+    """The test score of each fine-tuning that followed a run, and its name."""
+    found = {folder.name: metric_of(folder, None) for folder in sorted((run / CHAIN).glob("*"))}
+    return {task: (name, metric) for task, (name, metric) in found.items() if name and metric is not None}

@@ -90,6 +90,9 @@ class Sweep:
         """Print what all came to."""
         latest = Ledger(self.folder / "ledger.jsonl").latest()
         show(arms, latest)
+        from unmask.report import write_or_say  # for it alone templates and charts are loaded
+
+        write_or_say(self.folder)
         print(f"sweep:   {self.folder}")
         if any(latest[arm.name]["state"] not in OVER for arm in arms):
             print(f"go on with: python {self.program}.py -m sweep.resume={quoted(self.folder)}", flush=True)
