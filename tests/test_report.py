@@ -32,7 +32,12 @@ HOSTILE = """</script><script>alert(1)</script><img src=x onerror=alert(2)>"'{{ 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    folder = write_run(tmp_path / "run", 7, {"optimizer": {"base_lr": 0.00125}}, ["optimizer.base_lr=0.00125"])
+    folder = write_run(
+        tmp_path / "run",
+        7,
+        {"optimizer": {"base_lr": 0.00125}},
+        ["optimizer.base_lr=0.00125", "trainer.duration=9 epochs"],
+    )
     verdict = {"state": "warning", "reasons": ["rank of features fell"]}
     (folder / "collapse.json").write_text(json.dumps(verdict))
     probes = {"pretrained": {"linear_accuracy": 0.875}, "raw input": {"linear_accuracy": 0.5}, "step": 3}
@@ -81,7 +86,7 @@ def test_a_run_shows_its_config_command_scores_and_verdict(run: Path):
     pairs = [row for row in page.tables["pairs"] if len(row) == 2]
     assert ["seed", "7"] in pairs
     assert ["base_lr", "0.00125"] in pairs
-    assert ["command", "python train.py optimizer.base_lr=0.00125"] in pairs
+    assert ["command", 'python train.py optimizer.base_lr=0.00125 "trainer.duration=9 epochs"'] in pairs
     assert page.tables[""] == [["", "linear accuracy"], ["pretrained", "87.5 %"], ["raw input", "50.0 %"]]
     assert "rank of features fell" in page.words
     assert "took 1 min 1 s" in page.words

@@ -23,7 +23,7 @@ from unmask.records import (
     read_run,
     tables,
 )
-from unmask.words import NOTHING, lasting, plain, shown, when
+from unmask.words import NOTHING, command, lasting, plain, shown, when
 
 OUTPUTS = "outputs"
 BEST = 10
@@ -71,7 +71,7 @@ def show(place: str) -> None:
         "state": run.state + (f": {run.reason}" if run.reason else ""),
         "started": f"{when(run.started)}, took {lasting(run.seconds)}",
         "steps": f"{run.step} of {run.steps}",
-        "command": " ".join(starts[-1].get("command", [])),
+        "command": command(starts[-1].get("command", [])),
         "commit": starts[-1].get("git"),
         "features": "; ".join([verdict["state"], *verdict["reasons"]]) if verdict else None,
         "report": run.folder / "report.html" if (run.folder / "report.html").exists() else None,

@@ -1,6 +1,7 @@
 """Times, metrics and values as people read them."""
 
 import json
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -20,6 +21,11 @@ def lasting(seconds: float | None) -> str:
     if not minutes:
         return f"{rest} s"
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def command(words: Iterable[str]) -> str:
+    """Words of a command line as one line for a shell."""
+    return " ".join(f'"{word}"' if " " in word else word for word in words)
 
 
 def plain(value: Any) -> str:

@@ -13,7 +13,7 @@ from unmask.files import written_whole
 from unmask.records import CONFIG, find_runs
 from unmask.report.run import run_page
 from unmask.report.sweep import sweep_page
-from unmask.words import lasting, plain, shown, when
+from unmask.words import command, lasting, plain, shown, when
 
 FILE = "report.html"
 
@@ -32,7 +32,7 @@ def write(folder: Path) -> Path:
         raise ConfigError(f"{folder} holds no run. Give the folder of a run, which has a config.yaml, or of a sweep.")
     pages = Environment(loader=PackageLoader("unmask.report", "page"), autoescape=True, undefined=StrictUndefined,
                         trim_blocks=True, lstrip_blocks=True)  # fmt: skip
-    pages.filters |= {"when": when, "lasting": lasting, "plain": plain}
+    pages.filters |= {"when": when, "lasting": lasting, "plain": plain, "command": command}
     pages.globals |= {"shown": shown}
     with written_whole(folder / FILE) as aside:
         aside.write_text(pages.get_template(name).render(**page), encoding="utf-8")
