@@ -95,7 +95,7 @@ def test_arms_worse_than_the_median_are_hopeless(tmp_path: Path):
 
 
 def test_an_arm_that_is_given_up_saves_and_never_runs_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("unmask.sweep.runner.WATCH", 0.0)
+    monkeypatch.setattr("unmask.sweep.local.WATCH", 0.0)
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "train.py").write_text(PROGRAM)
     arms = make_arms(tmp_path, "wait", "run")

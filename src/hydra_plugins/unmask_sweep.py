@@ -57,10 +57,15 @@ class ArmLauncher(Launcher):
         retries: of an arm that was killed or ran out of memory.
         on_error: `continue` or `stop`.
         metric: column of metrics.csv that arms are compared by; null for the judgement of the run itself.
+        slurm: what jobs of a cluster ask for; null for processes of this machine.
     """
 
-    def __init__(self, parallel: int | str, retries: int, on_error: str, metric: str | None) -> None:
-        self.how: dict[str, Any] = {"parallel": parallel, "retries": retries, "on_error": on_error, "metric": metric}
+    def __init__(
+        self, parallel: int | str, retries: int, on_error: str, metric: str | None, slurm: dict[str, Any] | None
+    ) -> None:
+        self.how: dict[str, Any] = {
+            "parallel": parallel, "retries": retries, "on_error": on_error, "metric": metric, "slurm": slurm,
+        }  # fmt: skip
         self.hopeless: Callable[[int, Path], bool] | None = None  # a sweeper's: of the job's index and its run folder
         self.sweep: Sweep | None = None
         self.arms: dict[str, Arm] = {}
@@ -98,8 +103,13 @@ class ArmLauncher(Launcher):
 
     def at_a_time(self) -> int:
         """Arms."""
+        from unmask.errors import ConfigError
         from unmask.sweep.share import shares
 
+        if self.how["slurm"] is not None:
+            if self.how["parallel"] == "auto":
+                raise ConfigError("sweep.parallel=auto: how many arms is a search to try at a time? Give a number.")
+            return int(self.how["parallel"])
         return len(shares(self.how["parallel"], 1))
 
     def finish(self) -> None:

@@ -1,155 +1,126 @@
-"""Run arms, so many at a time, each a fresh process, until all are done or have failed, or somebody says stop."""
+"""What every way to run arms has in common: how an end is judged, written down and said."""
 
 import os
 import signal
-import subprocess
-import sys
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from unmask.sweep.arm import Arm
 from unmask.sweep.ending import STOPPED, Ending, chain_of, ending, metric_of
 from unmask.sweep.ledger import OVER, Ledger
-from unmask.sweep.lifeline import PARENT, lock
-from unmask.sweep.share import Share
 
-POLL = 0.05  # seconds
-WATCH = 5.0  # seconds between two looks at whether an arm is worth its time
 TAIL = 20_000  # characters of a log that are looked at for a reason
 
 
 @dataclass
-class Running:
-    """An arm's process."""
+class Attempt:
+    """One try of an arm.
+
+    Attributes:
+        number: counts from 1.
+        logged: length of the log before it.
+    """
 
     arm: Arm
-    process: subprocess.Popen[bytes]
-    share: Share
-    attempt: int
-    began: float
-    logged: int  # length of the log before it
-    pruned: bool = False  # told to stop, since it does not promise enough
+    number: int
+    logged: int
 
 
-class Runner:
-    """Watches over processes; keeps nothing of those that have ended.
+class Runner(ABC):
+    """Runs arms until all are done or have failed, or somebody says stop.
 
     Args:
         program: of the frozen code.
         ledger: where everything is written down.
-        shares: one for each arm that runs at a time.
         retries: further attempts of an arm that was killed or ran out of memory.
         on_error: `continue` or `stop`.
-        metric: the column of metrics.csv to compare by, or None.
-        hopeless: whether to give an arm up; asked now and then while it runs.
+        metric: the one that arms are compared by, or None for each run's own.
     """
 
-    def __init__(
-        self,
-        program: Path,
-        ledger: Ledger,
-        shares: Sequence[Share],
-        retries: int,
-        on_error: str,
-        metric: str | None,
-        hopeless: Callable[[Arm], bool] | None,
-    ) -> None:
-        self.program, self.ledger, self.retries = program, ledger, retries
-        self.on_error, self.metric, self.hopeless = on_error, metric, hopeless
-        self.looked = time.monotonic()
-        self.free, self.running = list(shares), list[Running]()
+    def __init__(self, program: Path, ledger: Ledger, retries: int, on_error: str, metric: str | None) -> None:
+        self.program, self.ledger = program, ledger
+        self.retries, self.on_error, self.metric = retries, on_error, metric
         self.attempts = {name: event["attempt"] for name, event in ledger.latest().items()}
         self.stopped_by: signal.Signals | None = None
         self.failed = False
 
+    @property
+    @abstractmethod
+    def how(self) -> str:
+        """How arms are run, in words."""
+
+    @abstractmethod
+    def settle(self, arm: Arm, last: dict[str, Any]) -> str:
+        """See to an arm that an earlier start of the sweep has left running; its state now."""
+
+    @abstractmethod
+    def work(self, arms: Sequence[Arm]) -> None:
+        """Run them; returns early where `stopping` says so."""
+
+    @abstractmethod
+    def on_signal(self, again: bool) -> None:
+        """The user wants an end; `again` for more than once."""
+
     def run(self, arms: Sequence[Arm]) -> None:
-        """All of them; returns early where a signal, or a failure under on_error=stop, says so."""
-        waiting = deque(arms)
+        """All of them, or until a signal or, under on_error=stop, a failure."""
         self.tries_left = dict.fromkeys((arm.name for arm in arms), self.retries)
         self.count, self.ended = len(arms), 0
         with self._listening():
-            while self.running or (waiting and not self._stopping):
-                for running in [r for r in self.running if r.process.poll() is not None]:
-                    self._end(running, waiting)
-                while waiting and self.free and not self._stopping:
-                    arm = waiting.popleft()
-                    if not self._start(arm):
-                        waiting.append(arm)
-                        break
-                self._give_up()
-                time.sleep(POLL)
+            self.work(arms)
 
     @property
-    def _stopping(self) -> bool:
+    def stopping(self) -> bool:
+        """Nothing new is begun, and what runs is to save and end."""
         return self.stopped_by is not None or (self.failed and self.on_error == "stop")
 
-    def _start(self, arm: Arm) -> bool:
-        """Whether it could be: not while an earlier process of it is still saving."""
-        arm.folder.mkdir(parents=True, exist_ok=True)
-        held = lock(arm.folder / ".lock")
-        if held is None:
-            return False
-        attempt = self.attempts[arm.name] = self.attempts[arm.name] + 1
-        share = self.free.pop(0)
-        self.ledger.write(arm.name, "running", attempt, arm.values)
-        with arm.log.open("ab") as log:
-            logged = log.tell()
-            environment = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "UNMASK_RUN_FOLDER")}
-            path = os.pathsep.join(filter(None, [str(self.program.parent / "src"), os.environ.get("PYTHONPATH")]))
-            environment |= share.environment(arm.devices)
-            environment |= {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", PARENT: str(os.getpid())}
-            process = subprocess.Popen(
-                arm.command(self.program), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
-                start_new_session=True,  # Ctrl-C on a terminal comes to the sweep, which tells its arms
-                pass_fds=[held],  # held as long as any process of the arm lives
-            )  # fmt: skip
-        os.close(held)
-        self.running.append(Running(arm, process, share, attempt, time.monotonic(), logged))
-        return True
+    def end(self, attempt: Attempt, code: int, seconds: float | None, how: Ending | None = None, **what: Any) -> bool:
+        """Judge, write down and say how an attempt ended; whether there is to be another.
 
-    def _give_up(self) -> None:
-        if self.hopeless is None or time.monotonic() < self.looked + WATCH:
-            return
-        for running in self.running:
-            if not running.pruned and self.hopeless(running.arm):
-                running.pruned = True
-                running.process.send_signal(signal.SIGTERM)
-        self.looked = time.monotonic()
-
-    def _end(self, running: Running, waiting: deque[Arm]) -> None:
-        self.running.remove(running)
-        self.free.append(running.share)
-        arm = running.arm
-        with arm.log.open("rb") as log:
-            log.seek(max(running.logged, arm.log.stat().st_size - TAIL))
-            how = ending(running.process.returncode, log.read().decode(errors="replace"), self._stopping)
-        if running.pruned and how.state == "interrupted":
-            how = Ending("pruned", "others did better after as many steps", False)
-        name, metric = metric_of(arm.folder, self.metric) if how.state in OVER else (None, None)
-        seconds = round(time.monotonic() - running.began, 1)
-        again = how.again and not self._stopping and self.tries_left[arm.name] > 0
-        self.ledger.write(
-            arm.name, how.state, running.attempt, arm.values,
-            reason=how.reason, metric=metric, metric_name=name, seconds=seconds, then=chain_of(arm.folder),
-        )  # fmt: skip
+        Args:
+            attempt: which.
+            code: of its exit, negative for a signal.
+            seconds: how long it took.
+            how: the judgement, where code and log do not tell.
+            what: more for the ledger.
+        """
+        arm = attempt.arm
+        how = how or ending(code, self._log(attempt), self.stopping)
+        again = how.again and not self.stopping and self.tries_left[arm.name] > 0
+        name, metric = self.note(arm, attempt.number, how, seconds, **what)
         if again:
             self.tries_left[arm.name] -= 1
-            waiting.append(arm)
         else:
             self.failed |= how.state == "failed"
             self.ended += 1
-        if self._stopping:
-            self._tell(signal.SIGTERM)
-        self._say(arm, how, again, f"{name} {metric:.4g}" if metric is not None else "", seconds)
+        said = f"{name} {metric:.4g}" if metric is not None else ""
+        if how.reason is not None:
+            said = how.reason + ("; tried again" if again else f" ({arm.log})")
+        took = "" if seconds is None else f"{seconds:.0f} s"
+        print(f"[{self.ended}/{self.count}] {how.state:<11} {arm.name}  {took}  {said}", flush=True)
+        return again
 
-    def _say(self, arm: Arm, how: Ending, again: bool, metric: str, seconds: float) -> None:
-        what = metric if how.reason is None else how.reason + ("; tried again" if again else f" ({arm.log})")
-        print(f"[{self.ended}/{self.count}] {how.state:<11} {arm.name}  {seconds:.0f} s  {what}", flush=True)
+    def note(
+        self, arm: Arm, attempt: int, how: Ending, seconds: float | None, **what: Any
+    ) -> tuple[str | None, float | None]:
+        """Write an end down; the metric's name and value, where there is one."""
+        name, metric = metric_of(arm.folder, self.metric) if how.state in OVER else (None, None)
+        self.ledger.write(
+            arm.name, how.state, attempt, arm.values, reason=how.reason, metric=metric, metric_name=name,
+            seconds=seconds, then=chain_of(arm.folder), **what,
+        )  # fmt: skip
+        return name, metric
+
+    def _log(self, attempt: Attempt) -> str:
+        if not attempt.arm.log.exists():
+            return ""
+        with attempt.arm.log.open("rb") as log:
+            log.seek(max(attempt.logged, attempt.arm.log.stat().st_size - TAIL))
+            return log.read().decode(errors="replace")
 
     @contextmanager
     def _listening(self) -> Iterator[None]:
@@ -163,16 +134,11 @@ class Runner:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         again = self.stopped_by is not None
         self.stopped_by = signal.Signals(number)
-        self._tell(signal.SIGKILL if again else signal.SIGTERM)
-        if not again:
-            said = f"{self.stopped_by.name}: what runs finishes its step and saves; once more kills it"
-            print(said, file=sys.stderr, flush=True)
+        self.on_signal(again)
 
-    def _tell(self, number: signal.Signals) -> None:
-        for running in self.running:
-            if running.process.poll() is not None:
-                continue
-            if number == signal.SIGKILL:
-                os.killpg(running.process.pid, number)
-            else:
-                running.process.send_signal(number)
+
+def environment(program: Path) -> dict[str, str]:
+    """For an arm's process: the frozen code comes first, and nothing of a run that this one may be part of."""
+    kept = {key: value for key, value in os.environ.items() if key not in ("LOCAL_RANK", "UNMASK_RUN_FOLDER")}
+    path = os.pathsep.join(filter(None, [str(program.parent / "src"), os.environ.get("PYTHONPATH")]))
+    return kept | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}

@@ -2,9 +2,9 @@
 
 import json
 import os
+import shutil
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,11 +15,11 @@ from unmask.errors import ConfigError
 from unmask.files import written_whole
 from unmask.secret import without_secrets
 from unmask.sweep.arm import Arm, quoted
-from unmask.sweep.ending import chain_of, metric_of
 from unmask.sweep.ledger import OVER, Ledger
 from unmask.sweep.lifeline import lock
+from unmask.sweep.local import LocalRunner
 from unmask.sweep.runner import Runner
-from unmask.sweep.share import Share, shares
+from unmask.sweep.share import shares
 from unmask.sweep.table import show
 
 
@@ -37,6 +37,7 @@ class Sweep:
         on_error: `continue` or `stop`.
         metric: the column of metrics.csv to compare by, or None.
         hopeless: whether to give an arm up that runs; None to run all to their end.
+        slurm: what jobs of a cluster ask for; None for processes of this machine.
     """
 
     folder: Path
@@ -48,6 +49,7 @@ class Sweep:
     on_error: str
     metric: str | None
     hopeless: Callable[[Arm], bool] | None = None
+    slurm: Mapping[str, Any] | None = None
 
     def run(self, arms: Sequence[Arm]) -> dict[str, dict[str, Any]]:
         """Run what is not done; the last event of each arm.
@@ -56,29 +58,24 @@ class Sweep:
             ConfigError: another process is at it, or the machine is too small.
             SystemExit: a signal ended the sweep; the code is 128 + its number.
         """
-        available = shares(self.parallel, max((arm.devices for arm in arms), default=1))
         self.folder.mkdir(parents=True, exist_ok=True)
         held = lock(self.folder / ".lock")
         if held is None:
             raise ConfigError(f"{self.folder}: this sweep is running. Wait for it, or stop it first.")
         try:
-            return self._run(arms, available)
+            return self._run(arms)
         finally:
             os.close(held)
 
-    def _run(self, arms: Sequence[Arm], available: Sequence[Share]) -> dict[str, dict[str, Any]]:
-        self._record()
+    def _run(self, arms: Sequence[Arm]) -> dict[str, dict[str, Any]]:
         ledger = Ledger(self.folder / "ledger.jsonl")
-        todo = self._to_run(arms, ledger)
+        runner = self._runner(arms, ledger)
+        self._record()
+        todo = self._to_run(arms, ledger, runner)
         runnable = [arm for arm in todo if arm.mistake is None]
-        code = self.folder.resolve() / "code"
-        runner = Runner(
-            code / f"{self.program}.py", ledger, available, self.retries, self.on_error, self.metric, self.hopeless
-        )  # fmt: skip
         print(
             f"sweep:   {self.folder}: {len(arms)} arms, {len(arms) - len(todo)} done before, {len(runnable)} to run, "
-            f"{len(available)} at a time, {available[0].environment(1)['OMP_NUM_THREADS']} threads each; "
-            f"code {commit()}",
+            f"{runner.how}; code {commit()}",
             flush=True,
         )
         runner.run(runnable)
@@ -114,39 +111,37 @@ class Sweep:
         with written_whole(path) as aside:
             aside.write_text(json.dumps(record, indent=2) + "\n")
 
-    def _to_run(self, arms: Sequence[Arm], ledger: Ledger) -> list[Arm]:
+    def _to_run(self, arms: Sequence[Arm], ledger: Ledger, runner: Runner) -> list[Arm]:
         """Arms that are not done, after what happened to those that nobody saw end is written down."""
         latest, todo = ledger.latest(), []
         for arm in arms:
             last = latest.get(arm.name, {"state": None, "attempt": 0})
-            if last["state"] in OVER:
+            state = runner.settle(arm, last) if last["state"] == "running" else last["state"]
+            if state in OVER:
                 continue
-            if last["state"] == "running":
-                self._ended_unseen(arm, last, ledger)
-                if arm.done.exists():
-                    continue
             todo.append(arm)
             if arm.mistake is not None:
                 ledger.write(arm.name, "failed", last["attempt"], arm.values, reason=arm.mistake)
-            elif last["state"] != "queued":
+            elif state not in ("queued", "running"):
                 ledger.write(arm.name, "queued", last["attempt"], arm.values)
         return todo
 
-    def _ended_unseen(self, arm: Arm, last: dict[str, Any], ledger: Ledger) -> None:
-        """The sweep was killed. Its arms were told to stop, which they do before anything else is done with them."""
-        said = False
-        while (held := lock(arm.folder / ".lock")) is None:
-            if not said:
-                print(f"waiting for {arm.name}, which an earlier start of this sweep has left running", flush=True)
-            said = True
-            time.sleep(0.2)
-        os.close(held)
-        if arm.done.exists():
-            name, metric = metric_of(arm.folder, self.metric)
-            seconds = round(arm.done.stat().st_mtime - last["time"], 1)
-            ledger.write(
-                arm.name, "done", last["attempt"], arm.values,
-                metric=metric, metric_name=name, seconds=seconds, then=chain_of(arm.folder),
-            )  # fmt: skip
-        else:
-            ledger.write(arm.name, "interrupted", last["attempt"], arm.values, reason="the sweep was killed")
+    def _runner(self, arms: Sequence[Arm], ledger: Ledger) -> Runner:
+        program = self.folder.resolve() / "code" / f"{self.program}.py"
+        if self.slurm is None:
+            available = shares(self.parallel, max((arm.devices for arm in arms), default=1))
+            return LocalRunner(program, ledger, self.retries, self.on_error, self.metric, available, self.hopeless)
+        if self.hopeless is not None:
+            raise ConfigError(
+                "sweep.prune=true looks at runs of this machine, and sweep=slurm is elsewhere. Set false."
+            )
+        try:
+            from unmask.sweep.slurm import SlurmRunner
+        except ImportError as error:
+            raise ConfigError("sweep=slurm needs submitit. Run `pip install 'unmask[slurm]'`.") from error
+        if shutil.which("sbatch") is None:
+            raise ConfigError("sweep=slurm: there is no sbatch here. Run it on a machine of the cluster.")
+        folder = self.folder.resolve() / "slurm"
+        return SlurmRunner(
+            program, ledger, self.retries, self.on_error, self.metric, folder, self.slurm, self.parallel
+        )  # fmt: skip
