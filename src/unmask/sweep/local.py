@@ -112,7 +112,7 @@ class LocalRunner(Runner):
         held = lock(arm.folder / ".lock")
         if held is None:
             return False
-        number = self.attempts[arm.name] = self.attempts[arm.name] + 1
+        number = self.attempts[arm.name] = self.attempts.get(arm.name, 0) + 1
         share = self.free.pop(0)
         self.ledger.write(arm.name, "running", number, arm.values)
         own = share.environment(arm.devices) | {PARENT: str(os.getpid())}

@@ -121,7 +121,7 @@ class SlurmRunner(Runner):
             with executor.batch():
                 jobs = [executor.submit(ArmJob(arm, self.program)) for arm in alike]
             for arm, job in zip(alike, jobs, strict=True):
-                number = self.attempts[arm.name] = self.attempts[arm.name] + 1
+                number = self.attempts[arm.name] = self.attempts.get(arm.name, 0) + 1
                 logged = arm.log.stat().st_size if arm.log.exists() else 0
                 self.handed[arm.name] = Handed(arm, number, logged, job)
                 self.ledger.write(arm.name, "running", number, arm.values, job=job.job_id)
