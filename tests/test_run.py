@@ -12,6 +12,7 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image as PILImage
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from tests.conftest import QUICK, ROOT
 from unmask.backbone import Backbone
@@ -98,6 +99,22 @@ def test_the_exported_features_are_those_that_were_judged(smoke: tuple[Path, str
     assert torch.equal(features, again)
 
 
+def test_tensorboard_compares_runs_by_what_was_varied_and_what_came_out(train):
+    folder = train("debug=smoke", "mask_ratio=50", "optimizer.eps=1e-7")
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    plugin = {tag: HParamsPluginData.FromString(data) for tag, data in events.PluginTagToContent("hparams").items()}
+    keys = plugin["_hparams_/session_start_info"].session_start_info.hparams
+    assert keys["mask.ratio"].number_value == 0.5
+    assert keys["optimizer.eps"].number_value == 1e-7
+    assert keys["objective.name"].string_value == "mae"
+    assert "optimizer.betas" not in keys
+    compared = {info.name.tag for info in plugin["_hparams_/experiment"].experiment.metric_infos}
+    assert {"loss", "linear_accuracy"} <= compared
+    last = json.loads((folder / "probes.json").read_text())["pretrained"]["linear_accuracy"]
+    assert events.Scalars("linear_accuracy")[-1].value == pytest.approx(last)
+
+
 def test_secrets_of_the_environment_enter_no_file(train, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MY_TOKEN", "hush-hush-hush")
     folder = train(*QUICK, "trainer.max_steps=3", "+note=${oc.env:MY_TOKEN}", "+other=x-hush-hush-hush-x")
@@ -119,9 +136,27 @@ def test_wandb_writes_an_offline_run_without_a_key(tmp_path: Path):
     assert result.returncode == 0, result.stderr
     runs = list((tmp_path / "run" / "wandb").glob("offline-run-*"))
     assert len(runs) == 1
-    assert list(runs[0].glob("run-*.wandb"))
     assert list(runs[0].rglob("*.png"))
     assert "wandb sync" in result.stdout
+    records = wandb_records(*runs[0].glob("run-*.wandb"))
+    (began,) = records["run"]
+    assert (began["job_type"], began["run_id"]) == ("pretrain", (tmp_path / "run" / "wandb_id").read_text())
+    assert records["config"][0]["update"]["seed"] == 0
+    assert {"glob_name": "*", "step_metric": "trainer/global_step"}.items() <= records["metric"][1].items()
+    items = [row["item"] for row in records["history"]]
+    losses = {item["trainer/global_step"]: item["loss"] for item in items if "loss" in item}
+    rows = csv.DictReader((tmp_path / "run" / "metrics.csv").open())
+    assert losses == pytest.approx({int(row["step"]): float(row["loss"]) for row in rows if row["loss"]})
+
+
+def wandb_records(log: Path) -> dict[str, list[dict]]:
+    """What an offline run of W&B has written, by kind; its own reader of that format is `wandb leet inspect`."""
+    wandb = Path(sys.executable).with_name("wandb")
+    said = subprocess.run([wandb, "leet", "inspect", "--json", log], capture_output=True, check=True)
+    found: dict[str, list[dict]] = {}
+    for record in map(json.loads, said.stdout.splitlines()):
+        found.setdefault(record["type"], []).append(record[record["type"]])
+    return found
 
 
 def test_each_arm_of_a_sweep_is_a_wandb_run_of_its_own(train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -133,6 +168,18 @@ def test_each_arm_of_a_sweep_is_a_wandb_run_of_its_own(train, tmp_path: Path, mo
     runs = sorted(tmp_path.rglob("run-*.wandb"))
     assert len({path.name for path in runs}) == 2
     assert len({path.parents[2] for path in runs}) == 2
+
+
+def test_scratch_is_a_wandb_run_beside_that_of_its_fine_tuning(train, finetune, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    quick = ["trainer.max_steps=2", "data.labels=20", "scheduler.warmup=0", "callbacks.metrics.every=1 steps"]
+    folder = finetune(f"backbone={train(*QUICK, 'trainer.max_steps=3')}", *quick, "compare=scratch", "logger=wandb")
+    for place in (folder, folder / "scratch"):
+        records = wandb_records(*(place / "wandb").glob("offline-run-*/*.wandb"))
+        assert {run["job_type"] for run in records["run"] if "job_type" in run} == {"finetune"}
+        told = {key: value for row in records["history"] for key, value in row["item"].items()}
+        scores = json.loads((place / "results.json").read_text())["scores"]
+        assert told["test/accuracy"] == pytest.approx(scores["accuracy"])
 
 
 def test_the_audit_draws_and_judges_ten_thousand_masks(train, capsys: pytest.CaptureFixture[str]):

@@ -86,6 +86,7 @@ def test_every_arm_runs_and_failures_say_why(tmp_path: Path, capsys: pytest.Capt
     assert latest["1-raise"]["reason"] == "RuntimeError: the weights are not amused"
     assert latest["2-mistake"]["reason"] == "mask.ratio=2 is not possible."
     assert latest["0-run"]["metric"] == 0.5
+    make_sweep(tmp_path).finish(arms)
     out = capsys.readouterr().out
     assert f"failed: 1-raise: RuntimeError: the weights are not amused  ({arms[1].log})" in out
     assert "Traceback" in arms[1].log.read_text()
@@ -160,6 +161,7 @@ def test_a_signal_lets_arms_save_and_says_how_to_go_on(
         make_sweep(tmp_path).run(arms)
     assert exit_.value.code == 128 + number
     assert (arms[0].folder / "saved").exists()
+    make_sweep(tmp_path).finish(arms)
     assert f"go on with: python train.py -m sweep.resume={tmp_path}" in capsys.readouterr().out
     states = {name: event["state"] for name, event in Ledger(tmp_path / "ledger.jsonl").latest().items()}
     assert states == {"0-wait": "interrupted", "1-run": "queued"}
@@ -228,7 +230,7 @@ def test_an_event_that_a_kill_cut_short_is_skipped_and_the_next_one_is_whole(tmp
     ledger.write("a", "running", 1, {"seed": "0"})
     assert [event["state"] for event in ledger.events()] == ["queued", "running"]
     assert ledger.latest()["a"]["attempt"] == 1
-    keys = {"time", "arm", "state", "attempt", "reason", "metric", "metric_name", "seconds", "values"}
+    keys = {"time", "arm", "state", "attempt", "reason", "metric", "metric_name", "seconds", "then", "values"}
     assert set(ledger.events()[0]) == keys
 
 
@@ -252,15 +254,15 @@ def test_an_exit_is_judged(code: int, log: str, state: str, reason: str | None, 
     assert how.again == again
 
 
-def test_the_metric_is_the_test_score_else_the_probe_else_the_loss(tmp_path: Path):
-    assert metric_of(tmp_path, None) == ("loss", None)
-    (tmp_path / "metrics.csv").write_text("step,loss,knn\n1,3.0,\n2,,0.25\n3,2.0,\n")
-    assert metric_of(tmp_path, None) == ("loss", 2.0)
-    assert metric_of(tmp_path, "knn") == ("knn", 0.25)
-    (tmp_path / "probes.json").write_text(json.dumps({"pretrained": {"linear_accuracy": 0.5}}))
-    assert metric_of(tmp_path, None) == ("linear_accuracy", 0.5)
-    (tmp_path / "comparison.json").write_text(json.dumps({"run": {"decides": "wer", "scores": {"cer": 1, "wer": 0.1}}}))
-    assert metric_of(tmp_path, None) == ("wer", 0.1)
+def test_the_metric_is_what_the_run_is_judged_by_or_the_one_that_is_wanted(tmp_path: Path):
+    assert metric_of(tmp_path, None) == (None, None)
+    (tmp_path / "metrics.csv").write_text("step,loss,knn_accuracy\n1,3.0,\n2,,0.25\n3,2.0,\n")
+    assert metric_of(tmp_path, None) == ("knn_accuracy", 0.25)
+    assert metric_of(tmp_path, "loss") == ("loss", 2.0)
+    assert metric_of(tmp_path, "los") == ("los", None)
+    said = {"state": "done", "started": 0.0, "seconds": 1.0, "step": 3, "steps": 3, "main": "test/wer"}
+    (tmp_path / "summary.json").write_text(json.dumps({**said, "metrics": {"loss": 2.0, "test/wer": 0.1}}))
+    assert metric_of(tmp_path, None) == ("test/wer", 0.1)
 
 
 def test_names_are_readable_and_follow_what_is_run():

@@ -4,9 +4,9 @@ Hydra finds plugins in `hydra_plugins`.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -14,6 +14,10 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+
+if TYPE_CHECKING:  # Hydra loads this file at every start, of a plain run too
+    from unmask.sweep.arm import Arm
+    from unmask.sweep.sweep import Sweep
 
 
 class ArmSweeper(BasicSweeper):
@@ -34,7 +38,11 @@ class ArmSweeper(BasicSweeper):
         assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         [arms] = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)
-        returns = self.launcher.launch(arms, initial_job_idx=0)
+        try:
+            returns = self.launcher.launch(arms, initial_job_idx=0)
+        finally:
+            if isinstance(self.launcher, ArmLauncher):
+                self.launcher.finish()
         failed = sum(job.status == JobStatus.FAILED for job in returns)
         if failed:
             raise ArmsFailed(f"{failed} of {len(returns)} arms are not done; the reasons are above.")
@@ -53,6 +61,9 @@ class ArmLauncher(Launcher):
 
     def __init__(self, parallel: int | str, retries: int, on_error: str, metric: str | None) -> None:
         self.how: dict[str, Any] = {"parallel": parallel, "retries": retries, "on_error": on_error, "metric": metric}
+        self.hopeless: Callable[[int, Path], bool] | None = None  # a sweeper's: of the job's index and its run folder
+        self.sweep: Sweep | None = None
+        self.arms: dict[str, Arm] = {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra."""
@@ -75,9 +86,26 @@ class ArmLauncher(Launcher):
         arms = compose_arms(
             job_overrides, varied, folder, program, lambda arm: self.loader.load_sweep_config(self.config, arm)
         )
-        sweep = Sweep(folder, program, words, varied, **self.how)
-        latest = sweep.run(list({arm.name: arm for arm in arms}.values()))
+        unique = {arm.name: arm for arm in arms}
+        self.arms |= unique
+        indices, hopeless = {arm.name: i for i, arm in enumerate(arms)}, self.hopeless
+        self.sweep = Sweep(
+            folder, program, words, varied, **self.how,
+            hopeless=None if hopeless is None else lambda arm: hopeless(indices[arm.name], arm.folder),
+        )  # fmt: skip
+        latest = self.sweep.run(list(unique.values()))
         return [_job(arm.words, latest[arm.name]) for arm in arms]
+
+    def at_a_time(self) -> int:
+        """Arms."""
+        from unmask.sweep.share import shares
+
+        return len(shares(self.how["parallel"], 1))
+
+    def finish(self) -> None:
+        """Say what all arms so far came to."""
+        if self.sweep is not None:
+            self.sweep.finish(list(self.arms.values()))
 
 
 def _differing(job_overrides: Sequence[Sequence[str]]) -> list[str]:

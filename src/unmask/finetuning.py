@@ -18,6 +18,9 @@ from unmask.callbacks.evaluation import FOLDER, Evaluation
 from unmask.data.stream import Transform
 from unmask.errors import ConfigError
 from unmask.files import written_whole
+from unmask.recorded import recorded
+from unmask.report import FILE as REPORT
+from unmask.report import write_or_say
 from unmask.task.base import Record, Task
 from unmask.training.checkpoint import step_of
 from unmask.training.data import TrainingData
@@ -67,14 +70,15 @@ class FineTuning:
             self.say(line)
         if self.checkpoint is not None:
             self.say(f"resumed from {self.checkpoint}")
-        self.trainer.fit(self.module, datamodule=self.data, ckpt_path=self.checkpoint, weights_only=True)
-        steps, total = self.trainer.global_step, self.trainer.max_steps
-        stopped = next(c.stopped_by for c in self.callbacks.values() if isinstance(c, Checkpointing))
-        if stopped is not None and steps < total:
-            self.say(f"stopped by {stopped.name} after step {steps} of {total}; everything is saved")
-            self.say(f"go on with: python finetune.py resume={self.whole}")
-            sys.exit(128 + stopped)
-        return self._test() if self.trainer.is_global_zero else {}
+        with recorded(self.folder, self.trainer):
+            self.trainer.fit(self.module, datamodule=self.data, ckpt_path=self.checkpoint, weights_only=True)
+            steps, total = self.trainer.global_step, self.trainer.max_steps
+            stopped = next(c.stopped_by for c in self.callbacks.values() if isinstance(c, Checkpointing))
+            if stopped is not None and steps < total:
+                self.say(f"stopped by {stopped.name} after step {steps} of {total}; everything is saved")
+                self.say(f"go on with: python finetune.py resume={self.whole}")
+                sys.exit(128 + stopped)
+            return self._test() if self.trainer.is_global_zero else {}
 
     def say(self, line: str) -> None:
         """Print, once."""
@@ -124,6 +128,9 @@ def finish(folder: Path, rows: dict[str, dict[str, Any]]) -> None:
         aside.write_text(json.dumps(rows, indent=2) + "\n")
     Console().print(table)
     mark_done(folder)
+    write_or_say(folder)
+    if (folder / REPORT).exists():
+        print(f"report:  {folder / REPORT}")
     print(f"predictions: {folder / 'predictions.csv'}")
     print(f"run:     {folder}")
     print(f"next:    python -m unmask.predict {folder} <files>")

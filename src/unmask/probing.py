@@ -1,5 +1,6 @@
 """Frozen features, judged by a classifier that is fitted to few labels."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,9 @@ from torch import Tensor
 
 from unmask.address import address
 from unmask.errors import ConfigError
+from unmask.files import written_whole
 from unmask.finetuning import finish, write_predictions
+from unmask.recorded import recorded
 from unmask.schema import Batch
 from unmask.task.probe import encode_all, linear_classifier, nearest_neighbours
 from unmask.training.data import TrainingData
@@ -44,6 +47,13 @@ class Probing:
         Raises:
             ConfigError: there is nothing to learn from, or nothing to test on.
         """
+        with recorded(self.folder):
+            rows = self._judge()
+            with written_whole(self.folder / "results.json") as aside:
+                aside.write_text(json.dumps(next(iter(rows.values())), indent=2) + "\n")
+        finish(self.folder, rows)
+
+    def _judge(self) -> dict[str, dict[str, Any]]:
         data = self.data
         train = data.samples("train", len(data.train))
         test = data.samples("test", len(data.test) if self.most is None else self.most)
@@ -66,7 +76,7 @@ class Probing:
                 pairs = zip(test.positions.tolist(), test.labels.tolist(), said.tolist(), strict=True)
                 records = [{"index": i, "label": classes[t], "prediction": classes[s]} for i, t, s in pairs]
                 write_predictions(self.folder, records)
-        finish(self.folder, rows)
+        return rows
 
     def _interval(self, right: np.ndarray) -> list[float]:
         """Of the share that is right, 95 %, by bootstrap over test samples."""

@@ -212,6 +212,10 @@ RULES = {
     "trainer.max_steps": _whole(1, "optimiser steps", optional=True),
     "trainer.devices": Rule(lambda v: v == "auto" or (type(v) is int and v > 0), "a number of devices, or auto"),
     "trainer.strategy": _choice("auto", "ddp"),
+    "then": Rule(
+        lambda v: not isinstance(v, str | None) and all(isinstance(one, str) and one.strip() for one in v),
+        "a list of tasks, such as [knn]",
+    ),
     "sweep.parallel": Rule(lambda v: v == "auto" or (type(v) is int and v > 0), "a number of arms, or auto"),
     "sweep.retries": _whole(0, "further attempts"),
     "sweep.on_error": _choice("continue", "stop"),

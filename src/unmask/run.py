@@ -1,11 +1,11 @@
 """A run from its first line to its last."""
 
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import lightning.pytorch as L
-import numpy as np
 import torch
 from lightning.pytorch.loggers import WandbLogger
 from PIL import Image as PILImage
@@ -15,10 +15,13 @@ from torch.utils.data import DataLoader
 
 from unmask.callbacks.checkpointing import Checkpointing
 from unmask.callbacks.collapse import Collapse
+from unmask.chain import follow
 from unmask.data.stream import Stream, collate
-from unmask.masking.audit import audit
+from unmask.masking.audit import audit, coverage_picture
 from unmask.masking.strategy import MaskStrategy
 from unmask.modality.patches import PatchModality
+from unmask.recorded import recorded
+from unmask.report import FILE as REPORT
 from unmask.training.data import TrainingData
 from unmask.training.folder import mark_done
 from unmask.training.module import PretrainModule
@@ -36,6 +39,7 @@ class Pretraining:
         folder: the run folder.
         checkpoint: where to go on from, or None.
         description: lines printed first.
+        then: tasks that follow.
     """
 
     trainer: L.Trainer
@@ -45,6 +49,7 @@ class Pretraining:
     folder: Path
     checkpoint: Path | None
     description: tuple[str, ...]
+    then: Sequence[str] = ()
 
     def run(self) -> None:
         """Train; the last line is where the run lies and the command that comes next.
@@ -57,22 +62,7 @@ class Pretraining:
             say(line)
         if self.checkpoint is not None:
             say(f"resumed from {self.checkpoint}")
-        try:
-            self.trainer.fit(self.module, datamodule=self.data, ckpt_path=self.checkpoint, weights_only=True)
-        finally:
-            if any(isinstance(logger, WandbLogger) for logger in self.trainer.loggers):
-                import wandb  # half a second that only its users pay
-
-                wandb.finish()  # else the next arm of a sweep goes on writing into this run
-        steps, total = self.trainer.global_step, self.trainer.max_steps
-        if self.checkpointing.stopped_by is not None and steps < total:
-            say(f"stopped by {self.checkpointing.stopped_by.name} after step {steps} of {total}; everything is saved")
-            say(f"go on with: python train.py resume={self.folder}")
-            sys.exit(128 + self.checkpointing.stopped_by)
-        for collapse in (c for c in self.trainer.callbacks if isinstance(c, Collapse)):  # type: ignore[attr-defined]
-            collapse.check(self.folder)
-            if collapse.verdict is not None:
-                say(f"health:  {collapse.verdict}")
+        total = self._train(say)
         pictures = sorted((self.folder / "pictures").glob("*.png"))
         if pictures:
             say(f"picture: {pictures[-1]}")
@@ -80,12 +70,31 @@ class Pretraining:
             if isinstance(logger, WandbLogger) and logger._offline:
                 say(f"wandb:   offline; to upload it: wandb sync {self.folder}/wandb/offline-run-*")
         if self.trainer.is_global_zero:
+            follow(self.folder, self.then)
             mark_done(self.folder)
+        if (self.folder / REPORT).exists():
+            say(f"report:  {self.folder / REPORT}")
         say(f"run:     {self.folder}")
         say(
             f"next:    python train.py resume={self.folder} trainer.max_steps={2 * total}"
             f"   (or: tensorboard --logdir {self.folder})"
         )
+
+    def _train(self, say: Callable[[str], None]) -> int:
+        """Until it is done, or a signal or a collapse ends it; the number of steps."""
+        with recorded(self.folder, self.trainer):
+            self.trainer.fit(self.module, datamodule=self.data, ckpt_path=self.checkpoint, weights_only=True)
+            steps, total = self.trainer.global_step, self.trainer.max_steps
+            if self.checkpointing.stopped_by is not None and steps < total:
+                name = self.checkpointing.stopped_by.name
+                say(f"stopped by {name} after step {steps} of {total}; everything is saved")
+                say(f"go on with: python train.py resume={self.folder}")
+                sys.exit(128 + self.checkpointing.stopped_by)
+            for collapse in (c for c in self.trainer.callbacks if isinstance(c, Collapse)):  # type: ignore[attr-defined]
+                collapse.check(self.folder)
+                if collapse.verdict is not None:
+                    say(f"health:  {collapse.verdict}")
+        return total
 
 
 def _nothing(line: str) -> None:
@@ -125,10 +134,7 @@ class MaskAuditRun:
         Console().print(table)
         path = self.folder / "pictures" / "coverage.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        shade = (result.coverage.reshape(-1, self.grid[-1]) * 255).round().numpy().astype(np.uint8)
-        PILImage.fromarray(shade).resize((shade.shape[1] * 24, shade.shape[0] * 24), PILImage.Resampling.NEAREST).save(
-            path
-        )
+        PILImage.fromarray(coverage_picture(result.coverage)).save(path)
         print(f"coverage map, white is always hidden: {path}")
         if result.bias is not None:
             print(f"biased: {result.bias}")

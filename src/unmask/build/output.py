@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from unmask.build.create import create
 from unmask.errors import ConfigError
 from unmask.modality.base import Modality
+from unmask.records import SWEEP
 from unmask.training.checkpoint import newest_checkpoint, step_of
 from unmask.training.csv_logger import CSVLogger
 from unmask.training.folder import check_same_data, open_folder, public, write_record
@@ -92,7 +93,8 @@ def build_loggers(cfg: DictConfig, folder: Path, start: int) -> list[Logger]:
             continue
         given: dict[str, Any] = {"save_dir": str(folder)}
         if node._target_.endswith("WandbLogger"):
-            given |= {"offline": not _has_wandb_key(), "id": _run_id(folder), "resume": "allow"}
+            given |= {"offline": not _has_wandb_key(), "id": _run_id(folder), "resume": "allow", **_place(cfg, folder)}
+            given |= {"reinit": "create_new"}  # else what compare=scratch trains next writes into the run before it
             os.environ.setdefault("WANDB_SILENT", "true")
             os.environ.setdefault("WANDB_DATA_DIR", str(folder))  # else artifacts are staged outside of the run
         elif node._target_.endswith("TensorBoardLogger"):
@@ -103,6 +105,15 @@ def build_loggers(cfg: DictConfig, folder: Path, start: int) -> list[Logger]:
             logger.log_hyperparams(public(cfg))
         loggers.append(logger)
     return loggers
+
+
+def _place(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Where W&B shows the run: arms of a sweep as a group, by the names of their folders."""
+    kind = "pretrain" if "objective" in cfg else "finetune"
+    sweep = folder.parent.name if (folder.parent / SWEEP).is_file() else None
+    name = folder.name if sweep else "/".join(folder.absolute().parts[-2:])
+    given = {"name": name, "group": sweep, "job_type": kind}
+    return {key: value for key, value in given.items() if cfg.logger.wandb.get(key) is None}
 
 
 def _has_wandb_key() -> bool:

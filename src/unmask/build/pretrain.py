@@ -22,6 +22,7 @@ from unmask.build.training import (
     learning_rate,
 )
 from unmask.callbacks.checkpointing import Checkpointing
+from unmask.chain import check_chain
 from unmask.data.stream import Stream
 from unmask.errors import ConfigError
 from unmask.masking.select import num_visible
@@ -41,6 +42,7 @@ def build_pretraining(cfg: DictConfig) -> Pretraining:
         ConfigError: it cannot be built.
     """
     quiet()
+    check_chain(cfg.then)
     torch.manual_seed(cfg.seed)  # initial weights; everything later is addressed
     modality, masking = build_sample_side(cfg)
     train, test = (build_source(cfg, split) for split in ("train", "test"))
@@ -68,7 +70,14 @@ def build_pretraining(cfg: DictConfig) -> Pretraining:
     begin(cfg, trainer, folder, start, len(train), modality)  # from here on the run exists
     checkpointing = next(c for c in callbacks.values() if isinstance(c, Checkpointing))
     return Pretraining(
-        trainer, module, data, checkpointing, folder, checkpoint, tuple(describe(cfg, trainer, batch, steps))
+        trainer,
+        module,
+        data,
+        checkpointing,
+        folder,
+        checkpoint,
+        tuple(describe(cfg, trainer, batch, steps)),
+        list(cfg.then),
     )
 
 

@@ -4,14 +4,18 @@ from pathlib import Path
 
 import lightning.pytorch as L
 import numpy as np
+import torch
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image as PILImage
 
 from unmask.files import written_whole
+from unmask.masking.audit import as_grid, coverage_picture
 from unmask.media import Film, Sound
 from unmask.schema import Batch
 from unmask.training.data import TrainingData
 from unmask.training.module import PretrainModule
+
+MASKS = 256  # that show how often a token is hidden
 
 
 class Pictures(L.Callback):
@@ -30,6 +34,16 @@ class Pictures(L.Callback):
         data: TrainingData = trainer.datamodule  # type: ignore[attr-defined]
         self._samples = data.samples("test", self.count)
         self._drawn = -1
+        if trainer.is_global_zero and self._samples is not None:
+            assert isinstance(pl_module, PretrainModule)
+            self._draw_hidden(Path(trainer.default_root_dir) / "pictures" / "hidden.png", pl_module)
+
+    def _draw_hidden(self, path: Path, module: PretrainModule) -> None:
+        """How often each token of a whole sample is hidden, over the first masks of the run."""
+        grid = module.objective.backbone.modality.grid
+        masks = as_grid(module.masking.draw(module.seed, torch.arange(MASKS), grid), grid)
+        with written_whole(path) as aside:
+            PILImage.fromarray(coverage_picture(masks.float().mean(0))).save(aside, format="png")
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: object) -> None:
         """Draw when it is time."""
@@ -59,8 +73,8 @@ class Pictures(L.Callback):
             elif isinstance(logger, WandbLogger):
                 logger.log_image("reconstruction", [PILImage.fromarray(sheet)], trainer.global_step)
                 for name, one in media.items():
-                    log = logger.log_audio if isinstance(one, Sound) else logger.log_video
-                    log(name, [str(files[name])], trainer.global_step)
+                    kind, log = ("sound", logger.log_audio) if isinstance(one, Sound) else ("film", logger.log_video)
+                    log(f"{kind}/{name}", [str(files[name])], trainer.global_step)  # the picture has the bare name
 
 
 def reconstruct(module: PretrainModule, samples: Batch) -> tuple[np.ndarray, dict[str, Sound | Film]]:

@@ -4,11 +4,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from unmask.masking.strategy import MaskStrategy
 from unmask.schema import Mask
+
+CELL = 24  # pixels of a token in a picture
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,12 @@ def audit(strategy: MaskStrategy, grid: Sequence[int], seed: int, count: int = 1
         visible_run=_run_length(~hidden),
         bias=_bias(coverage, count, strategy.uniform),
     )
+
+
+def coverage_picture(coverage: Tensor) -> np.ndarray:
+    """(height, width) uint8 of a grid's coverage, white where always hidden; of three axes the first goes down too."""
+    shade = (coverage.reshape(-1, coverage.shape[-1]) * 255).round().to(torch.uint8)
+    return shade.repeat_interleave(CELL, 0).repeat_interleave(CELL, 1).numpy()
 
 
 def as_grid(mask: Mask, grid: Sequence[int]) -> Tensor:

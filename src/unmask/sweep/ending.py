@@ -1,15 +1,16 @@
 """How an arm's process ended, and whether another try makes sense."""
 
-import csv
-import json
 import re
 import signal
 from pathlib import Path
 from typing import NamedTuple
 
+from unmask.records import read_run
+
 STOPPED = (signal.SIGINT, signal.SIGTERM)
 NO_MEMORY = re.compile(r"MemoryError|OutOfMemoryError|can't allocate memory|Cannot allocate memory|out of memory", re.I)
 RAISED = re.compile(r"^[\w.]*(Error|Exception|Interrupt|Iteration|Exit|Warning|Failure)\b.*")
+CHAIN = "then"  # folder in a run, of the fine-tunings that follow it
 LONGEST = 400  # characters of a reason
 
 
@@ -17,7 +18,7 @@ class Ending(NamedTuple):
     """What the ledger says.
 
     Attributes:
-        state: done, failed or interrupted.
+        state: done, pruned, failed or interrupted.
         reason: one sentence; None for done.
         again: whether it was memory or a kill, not a mistake.
     """
@@ -56,17 +57,15 @@ def metric_of(run: Path, wanted: str | None) -> tuple[str | None, float | None]:
 
     Args:
         run: its folder.
-        wanted: a column of metrics.csv, whose last value is taken; None for the test score of a fine-tuning, else the
-            linear probe of a pretraining, else the loss.
+        wanted: one of its metrics; None for the test score of a fine-tuning, else the linear probe of a pretraining,
+            else the loss.
     """
-    if wanted is None and (run / "comparison.json").is_file():
-        row = next(iter(json.loads((run / "comparison.json").read_text()).values()))
-        return row["decides"], row["scores"][row["decides"]]
-    if wanted is None and (run / "probes.json").is_file():
-        return "linear_accuracy", json.loads((run / "probes.json").read_text())["pretrained"]["linear_accuracy"]
-    name, value = wanted or "loss", None
-    if (run / "metrics.csv").is_file():
-        with (run / "metrics.csv").open(newline="") as file:
-            for row in csv.DictReader(file):
-                value = float(row[name]) if row.get(name) else value
-    return name, value
+    said = read_run(run)
+    name = wanted or said.main
+    return name, said.metrics.get(name or "")
+
+
+def chain_of(run: Path) -> dict[str, tuple[str, float]]:
+    """The test score of each fine-tuning that followed a run, and its name."""
+    found = {folder.name: metric_of(folder, None) for folder in sorted((run / CHAIN).glob("*"))}
+    return {task: (name, metric) for task, (name, metric) in found.items() if name and metric is not None}

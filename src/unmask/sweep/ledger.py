@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-STATES = ("queued", "running", "done", "failed", "interrupted")
+STATES = ("queued", "running", "done", "pruned", "failed", "interrupted")
+OVER = ("done", "pruned")  # never run again
 
 
 class Ledger:
@@ -20,9 +21,9 @@ class Ledger:
         self.path = path
 
     def write(self, arm: str, state: str, attempt: int, values: dict[str, str], **what: Any) -> None:
-        """Append an event; `what` may hold reason, metric, metric_name and seconds."""
+        """Append an event; `what` may hold reason, metric, metric_name, seconds, and of a chain then."""
         assert state in STATES
-        empty = {"reason": None, "metric": None, "metric_name": None, "seconds": None}
+        empty: dict[str, Any] = {"reason": None, "metric": None, "metric_name": None, "seconds": None, "then": {}}
         event = {"time": time.time(), "arm": arm, "state": state, "attempt": attempt} | empty | what
         line = json.dumps(event | {"values": values}) + "\n"
         with self.path.open("ab+") as file:

@@ -6,19 +6,20 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 from unmask.sweep.arm import Arm
-from unmask.sweep.ending import STOPPED, Ending, ending, metric_of
-from unmask.sweep.ledger import Ledger
+from unmask.sweep.ending import STOPPED, Ending, chain_of, ending, metric_of
+from unmask.sweep.ledger import OVER, Ledger
 from unmask.sweep.lifeline import PARENT, lock
 from unmask.sweep.share import Share
 
 POLL = 0.05  # seconds
+WATCH = 5.0  # seconds between two looks at whether an arm is worth its time
 TAIL = 20_000  # characters of a log that are looked at for a reason
 
 
@@ -32,6 +33,7 @@ class Running:
     attempt: int
     began: float
     logged: int  # length of the log before it
+    pruned: bool = False  # told to stop, since it does not promise enough
 
 
 class Runner:
@@ -44,13 +46,22 @@ class Runner:
         retries: further attempts of an arm that was killed or ran out of memory.
         on_error: `continue` or `stop`.
         metric: the column of metrics.csv to compare by, or None.
+        hopeless: whether to give an arm up; asked now and then while it runs.
     """
 
     def __init__(
-        self, program: Path, ledger: Ledger, shares: Sequence[Share], retries: int, on_error: str, metric: str | None
+        self,
+        program: Path,
+        ledger: Ledger,
+        shares: Sequence[Share],
+        retries: int,
+        on_error: str,
+        metric: str | None,
+        hopeless: Callable[[Arm], bool] | None,
     ) -> None:
         self.program, self.ledger, self.retries = program, ledger, retries
-        self.on_error, self.metric = on_error, metric
+        self.on_error, self.metric, self.hopeless = on_error, metric, hopeless
+        self.looked = time.monotonic()
         self.free, self.running = list(shares), list[Running]()
         self.attempts = {name: event["attempt"] for name, event in ledger.latest().items()}
         self.stopped_by: signal.Signals | None = None
@@ -70,6 +81,7 @@ class Runner:
                     if not self._start(arm):
                         waiting.append(arm)
                         break
+                self._give_up()
                 time.sleep(POLL)
 
     @property
@@ -100,6 +112,15 @@ class Runner:
         self.running.append(Running(arm, process, share, attempt, time.monotonic(), logged))
         return True
 
+    def _give_up(self) -> None:
+        if self.hopeless is None or time.monotonic() < self.looked + WATCH:
+            return
+        for running in self.running:
+            if not running.pruned and self.hopeless(running.arm):
+                running.pruned = True
+                running.process.send_signal(signal.SIGTERM)
+        self.looked = time.monotonic()
+
     def _end(self, running: Running, waiting: deque[Arm]) -> None:
         self.running.remove(running)
         self.free.append(running.share)
@@ -107,12 +128,14 @@ class Runner:
         with arm.log.open("rb") as log:
             log.seek(max(running.logged, arm.log.stat().st_size - TAIL))
             how = ending(running.process.returncode, log.read().decode(errors="replace"), self._stopping)
-        name, metric = metric_of(arm.folder, self.metric) if how.state == "done" else (None, None)
+        if running.pruned and how.state == "interrupted":
+            how = Ending("pruned", "others did better after as many steps", False)
+        name, metric = metric_of(arm.folder, self.metric) if how.state in OVER else (None, None)
         seconds = round(time.monotonic() - running.began, 1)
         again = how.again and not self._stopping and self.tries_left[arm.name] > 0
         self.ledger.write(
             arm.name, how.state, running.attempt, arm.values,
-            reason=how.reason, metric=metric, metric_name=name, seconds=seconds,
+            reason=how.reason, metric=metric, metric_name=name, seconds=seconds, then=chain_of(arm.folder),
         )  # fmt: skip
         if again:
             self.tries_left[arm.name] -= 1

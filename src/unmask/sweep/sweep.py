@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,8 +15,8 @@ from unmask.errors import ConfigError
 from unmask.files import written_whole
 from unmask.secret import without_secrets
 from unmask.sweep.arm import Arm, quoted
-from unmask.sweep.ending import metric_of
-from unmask.sweep.ledger import Ledger
+from unmask.sweep.ending import chain_of, metric_of
+from unmask.sweep.ledger import OVER, Ledger
 from unmask.sweep.lifeline import lock
 from unmask.sweep.runner import Runner
 from unmask.sweep.share import Share, shares
@@ -36,6 +36,7 @@ class Sweep:
         retries: of an arm that was killed or ran out of memory.
         on_error: `continue` or `stop`.
         metric: the column of metrics.csv to compare by, or None.
+        hopeless: whether to give an arm up that runs; None to run all to their end.
     """
 
     folder: Path
@@ -46,6 +47,7 @@ class Sweep:
     retries: int
     on_error: str
     metric: str | None
+    hopeless: Callable[[Arm], bool] | None = None
 
     def run(self, arms: Sequence[Arm]) -> dict[str, dict[str, Any]]:
         """Run what is not done; the last event of each arm.
@@ -70,7 +72,9 @@ class Sweep:
         todo = self._to_run(arms, ledger)
         runnable = [arm for arm in todo if arm.mistake is None]
         code = self.folder.resolve() / "code"
-        runner = Runner(code / f"{self.program}.py", ledger, available, self.retries, self.on_error, self.metric)
+        runner = Runner(
+            code / f"{self.program}.py", ledger, available, self.retries, self.on_error, self.metric, self.hopeless
+        )  # fmt: skip
         print(
             f"sweep:   {self.folder}: {len(arms)} arms, {len(arms) - len(todo)} done before, {len(runnable)} to run, "
             f"{len(available)} at a time, {available[0].environment(1)['OMP_NUM_THREADS']} threads each; "
@@ -78,14 +82,20 @@ class Sweep:
             flush=True,
         )
         runner.run(runnable)
-        latest = ledger.latest()
-        show(arms, latest)
-        print(f"sweep:   {self.folder}")
-        if any(latest[arm.name]["state"] != "done" for arm in arms):
-            print(f"go on with: python {self.program}.py -m sweep.resume={quoted(self.folder)}", flush=True)
         if runner.stopped_by is not None:
             sys.exit(128 + runner.stopped_by)
-        return latest
+        return ledger.latest()
+
+    def finish(self, arms: Sequence[Arm]) -> None:
+        """Print what all came to."""
+        latest = Ledger(self.folder / "ledger.jsonl").latest()
+        show(arms, latest)
+        from unmask.report import write_or_say  # for it alone templates and charts are loaded
+
+        write_or_say(self.folder)
+        print(f"sweep:   {self.folder}")
+        if any(latest[arm.name]["state"] not in OVER for arm in arms):
+            print(f"go on with: python {self.program}.py -m sweep.resume={quoted(self.folder)}", flush=True)
 
     def _record(self) -> None:
         """`code/` and `sweep.json`, when the sweep begins; the words also when it is gone on with by others."""
@@ -109,7 +119,7 @@ class Sweep:
         latest, todo = ledger.latest(), []
         for arm in arms:
             last = latest.get(arm.name, {"state": None, "attempt": 0})
-            if last["state"] == "done":
+            if last["state"] in OVER:
                 continue
             if last["state"] == "running":
                 self._ended_unseen(arm, last, ledger)
@@ -133,7 +143,10 @@ class Sweep:
         os.close(held)
         if arm.done.exists():
             name, metric = metric_of(arm.folder, self.metric)
-            what = {"metric": metric, "metric_name": name, "seconds": round(arm.done.stat().st_mtime - last["time"], 1)}
-            ledger.write(arm.name, "done", last["attempt"], arm.values, **what)
+            seconds = round(arm.done.stat().st_mtime - last["time"], 1)
+            ledger.write(
+                arm.name, "done", last["attempt"], arm.values,
+                metric=metric, metric_name=name, seconds=seconds, then=chain_of(arm.folder),
+            )  # fmt: skip
         else:
             ledger.write(arm.name, "interrupted", last["attempt"], arm.values, reason="the sweep was killed")

@@ -21,8 +21,13 @@ def show(arms: Sequence[Arm], latest: dict[str, dict[str, Any]]) -> None:
     table = Table()
     for key in [*keys, "state"]:
         table.add_column(key, overflow="fold")
-    for heading in (names.pop() if len(names) == 1 else "metric", "attempts", "seconds"):
-        table.add_column(heading, justify="right")
+    # Of each fine-tuning that followed, by the same name in all arms.
+    chain = {task: name for event in latest.values() for task, (name, _) in event.get("then", {}).items()}
+    for heading in (
+        names.pop() if len(names) == 1 else "metric",
+        *(f"{task}: {name}" for task, name in chain.items()), "attempts", "seconds",
+    ):  # fmt: skip
+        table.add_column(heading, justify="right", overflow="fold")
     for arm in arms:
         event = latest[arm.name]
         metric, seconds = event["metric"], event["seconds"]
@@ -30,7 +35,10 @@ def show(arms: Sequence[Arm], latest: dict[str, dict[str, Any]]) -> None:
         if names and metric is not None:  # more than one, so each says what it is
             number += f" {event['metric_name']}"
         cells = [arm.values.get(key, "") for key in keys]
-        table.add_row(*cells, event["state"], number, str(event["attempt"]), f"{seconds:.0f}" if seconds else "")
+        after = [f"{event['then'][task][1]:.4f}" if task in event.get("then", {}) else "" for task in chain]
+        table.add_row(
+            *cells, event["state"], number, *after, str(event["attempt"]), f"{seconds:.0f}" if seconds else ""
+        )
     Console(soft_wrap=True).print(table)
     for arm in arms:
         event = latest[arm.name]
