@@ -313,6 +313,7 @@ def test_frozen_code_is_a_copy_with_its_commit(tmp_path: Path):
         (["mask.ratio=2,3"], "at least 0 and at most 1. None of the 2 arms can run."),
         (["seed=0,1", "mask.ration=0.5"], "Did you mean mask.ratio?"),
         (["model=tinny,small", "seed=0"], "Did you mean tiny?"),
+        (["seed=0,1", "--cfg", "job"], "-m runs arms, and --cfg shows one config"),
         (["experiment=glob(ft_e*)", "seed=0"], "experiment=ft_esc50 is for finetune.py"),
         (["seed=0,1", "sweep.parallel=0"], "sweep.parallel=0 is not possible"),
         (["seed=0,1", "sweep.on_error=panic"], "one of continue, stop"),
