@@ -274,6 +274,10 @@ def test_names_are_readable_and_follow_what_is_run():
     assert sweep_name("finetune", words)[-8:] != sweep_name("train", [*words, "x=1"])[-8:] != name[-8:]
     arm = arm_name({"objective": "mae", "mask.ratio": "0.6", "seed": "0", "backbone": "outputs/a b/2026=x"}, "config")
     assert arm.rpartition("-")[0] == "mae-ratio0.6-seed0-outputs_a_b_2026_x"
+    deep = arm_name(
+        {"backbone": "outputs/sweeps/train-objective-mask_ratio-seed-210fb372/mae-seed0-25bb577b"}, "config"
+    )
+    assert deep.rpartition("-")[0] == "mae_seed0_25bb577b"
     assert arm_name({}, "config") != arm_name({}, "another")
     assert quoted(Path("a=b's")) == "'a=b\\'s'"
 
