@@ -274,6 +274,10 @@ def test_names_are_readable_and_follow_what_is_run():
     assert sweep_name("finetune", words)[-8:] != sweep_name("train", [*words, "x=1"])[-8:] != name[-8:]
     arm = arm_name({"objective": "mae", "mask.ratio": "0.6", "seed": "0", "backbone": "outputs/a b/2026=x"}, "config")
     assert arm.rpartition("-")[0] == "mae-ratio0.6-seed0-outputs_a_b_2026_x"
+    deep = arm_name(
+        {"backbone": "outputs/sweeps/train-objective-mask_ratio-seed-210fb372/mae-seed0-25bb577b"}, "config"
+    )
+    assert deep.rpartition("-")[0] == "mae_seed0_25bb577b"
     assert arm_name({}, "config") != arm_name({}, "another")
     assert quoted(Path("a=b's")) == "'a=b\\'s'"
 
@@ -313,6 +317,8 @@ def test_frozen_code_is_a_copy_with_its_commit(tmp_path: Path):
         (["mask.ratio=2,3"], "at least 0 and at most 1. None of the 2 arms can run."),
         (["seed=0,1", "mask.ration=0.5"], "Did you mean mask.ratio?"),
         (["model=tinny,small", "seed=0"], "Did you mean tiny?"),
+        (["seed=0,1", "--cfg", "job"], "-m runs arms, and --cfg shows one config"),
+        (["experiment=glob(ft_e*)", "seed=0"], "experiment=ft_esc50 is for finetune.py"),
         (["seed=0,1", "sweep.parallel=0"], "sweep.parallel=0 is not possible"),
         (["seed=0,1", "sweep.on_error=panic"], "one of continue, stop"),
         (["seed=0,1", "resume=outputs/x"], "each arm of a sweep has its own"),

@@ -103,7 +103,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
                 given = sys.argv[1:]
                 given = with_folder(given, config_name) if is_sweep(given) else given
                 words = _with_saved_overrides([as_option(word) for word in given])
-                _check_program(words, config_name)
+                check_program(words, config_name)
                 sys.argv[1:] = _with_backbones_own(words) if config_name == "finetune" else words
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(checked)()
             except MISTAKES as error:
@@ -244,7 +244,7 @@ def _beside(key: str, added: list[str], words: list[str]) -> list[str]:
     return words[:at] + added + words[at:]
 
 
-def _check_program(words: list[str], config_name: str) -> None:
+def check_program(words: list[str], config_name: str) -> None:
     """Experiments are of one of the two programs: those of fine-tuning choose a task.
 
     Raises:

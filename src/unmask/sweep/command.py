@@ -14,13 +14,20 @@ from unmask.sweep.arm import quoted
 from unmask.sweep.naming import key_of, sweep_name
 
 MULTIRUN = {"-m", "--multirun", "hydra.mode=MULTIRUN"}
-LOOKS = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc"}  # nothing is run
+HELP = ("--help", "-h", "--hydra-help")
+LOOKS = {*HELP, "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc"}  # nothing is run
 
 
 def is_sweep(words: Sequence[str]) -> bool:
-    """Whether a command line starts one, or goes on with one."""
-    resumed = any(key_of(word) == "sweep.resume" for word in words)
-    return (resumed or not MULTIRUN.isdisjoint(words)) and LOOKS.isdisjoint(words)
+    """Whether a command line starts one, or goes on with one.
+
+    Raises:
+        ConfigError: it wants to run and to look.
+    """
+    many, look = not MULTIRUN.isdisjoint(words), next((word for word in words if word in LOOKS), None)
+    if many and look not in (None, *HELP):
+        raise ConfigError(f"-m runs arms, and {look} shows one config. Leave out -m, and give one value for each key.")
+    return look is None and (many or any(key_of(word) == "sweep.resume" for word in words))
 
 
 def with_folder(words: Sequence[str], program: str) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
-from unmask.cli import MISTAKES, as_option, sentence
+from unmask.cli import MISTAKES, as_option, check_program, sentence
 from unmask.errors import ConfigError
 from unmask.rules import check
 from unmask.sweep.arm import Arm
@@ -56,6 +56,7 @@ def _compose(
     values = {key: given[key] for key in varied if key in given}
     text, devices, mistake = "\n".join(own), 1, None
     try:
+        check_program(words, program)  # a glob of experiments finds those of both
         cfg = compose(words)
         trained = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in NOT_WHAT_IS_TRAINED])
         text = OmegaConf.to_yaml(trained)  # unresolved

@@ -43,7 +43,14 @@ def arm_name(values: dict[str, str], config: str) -> str:
 
 def _slug(parts: Sequence[str]) -> str:
     """Safe in a path, in a shell and on Hydra's command line."""
-    return "-".join(re.sub(r"[^\w.]+", "_", part[-30:]).strip("_.") or "_" for part in parts)[:LONGEST].rstrip("-.")
+    return "-".join(re.sub(r"[^\w.]+", "_", _end(part)).strip("_.") or "_" for part in parts)[:LONGEST].rstrip("-.")
+
+
+def _end(part: str) -> str:
+    """Of a long path its last folders, whole."""
+    while len(part) > LONGEST // 2 and "/" in part:
+        part = part.partition("/")[2]
+    return part[-LONGEST // 2 :]
 
 
 def _hash(*texts: str) -> str:
