@@ -6,7 +6,7 @@ CACHE := $(or $(UNMASK_CACHE),$(HOME)/.cache/unmask)
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-sweep test-report dashboard check bench evidence data-fashion data-glyphs data-photos data-stamps data-asterisk data-wordnet lock clean
+.PHONY: help install train test test-sweep test-slurm test-report dashboard check bench evidence data-fashion data-glyphs data-photos data-stamps data-asterisk data-wordnet lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -27,6 +27,9 @@ test: $(READY) ## run the tests
 
 test-sweep: $(READY) ## a sweep of twelve arms that is killed, starved and edited: five minutes
 	$(BIN)/python -m pytest -s tests/slow/test_sweep_survives.py
+
+test-slurm: $(READY) ## sweeps on a Slurm of this machine alone (as root, apt-get install slurm-wlm munge): minutes
+	$(BIN)/python -m pytest -rs tests/slow/test_slurm.py
 
 test-report: $(READY) ## reports in Chromium (apt-get install chromium): charts, sorting, hovering, nothing fetched
 	$(BIN)/python -m pip install --quiet playwright
