@@ -182,6 +182,21 @@ def test_scratch_is_a_wandb_run_beside_that_of_its_fine_tuning(train, finetune, 
         assert told["test/accuracy"] == pytest.approx(scores["accuracy"])
 
 
+def test_a_run_is_one_run_of_mlflow_also_after_a_resume(train, tmp_path: Path):
+    mlflow = pytest.importorskip("mlflow", reason="the extra mlflow is not installed")
+    uri = f"sqlite:///{tmp_path}/database/mlflow.db"
+    quick = [word for word in QUICK if word != "logger=csv"]
+    folder = train(*quick, "trainer.max_steps=3", "logger=mlflow", f"logger.mlflow.tracking_uri={uri}")
+    train(f"resume={folder}", "trainer.max_steps=5")
+    client = mlflow.MlflowClient(uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("unmask").experiment_id])
+    assert run.info.run_id == (folder / "mlflow_id").read_text()
+    assert run.data.params["mask/ratio"] == "0.75"
+    losses = {row.step: row.value for row in client.get_metric_history(run.info.run_id, "loss")}
+    rows = csv.DictReader((folder / "metrics.csv").open())
+    assert losses == pytest.approx({int(row["step"]): float(row["loss"]) for row in rows if row["loss"]})
+
+
 def test_the_audit_draws_and_judges_ten_thousand_masks(train, capsys: pytest.CaptureFixture[str]):
     folder = train("mask_audit=true", "mask=inverse_block")
     out = capsys.readouterr().out

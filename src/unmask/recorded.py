@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
-from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger, WandbLogger
 from torch.utils.tensorboard import SummaryWriter
 
 from unmask.files import written_whole
@@ -66,17 +66,17 @@ def _outcome(folder: Path, state: str) -> tuple[dict[str, float], str | None]:
 
 
 def _close_loggers(trainer: L.Trainer, folder: Path, metrics: dict[str, float]) -> None:
-    """Hyper-parameters beside what came out, for TensorBoard; no run of W&B outlives ours."""
+    """What came out, where it was not logged while training; no run of W&B outlives ours."""
+    tested = {name: value for name, value in metrics.items() if name.startswith("test/")}
     for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger | MLFlowLogger) and tested:
+            logger.log_metrics(tested, trainer.global_step)
         if isinstance(logger, TensorBoardLogger):
             last = {k: v for k, v in metrics.items() if k.endswith(COMPARED) or k.startswith(("test/", "validation/"))}
             # A writer of its own: Lightning's is closed, and once more opened purges what a resumed run has written.
             with SummaryWriter(logger.log_dir) as writer:
                 writer.add_hparams(_axes(folder), last, run_name=".", global_step=trainer.global_step)
         elif isinstance(logger, WandbLogger):
-            tested = {name: value for name, value in metrics.items() if name.startswith("test/")}
-            if tested:
-                logger.log_metrics(tested, trainer.global_step)
             for title, rows in tables(folder).items():
                 logger.log_table(
                     title, ["", *next(iter(rows.values()))], [[k, *row.values()] for k, row in rows.items()]
