@@ -20,7 +20,7 @@ from unmask.report import write_or_say
 
 # What TensorBoard compares runs by: these last metrics, and these keys with those given on the command line. All keys
 # of the config would be a hundred axes, of which it shows the first ones by their letters.
-COMPARED = ("loss", "accuracy", "effective_rank", "samples_per_second", "collapse/severity")
+COMPARED = ("loss", "accuracy", "effective_rank", "samples_per_second")
 AXES = ("objective.name", "task.name", "modality.name", "model.name", "data.name", "data.global_batch_size",
         "mask.name", "mask.ratio", "optimizer.base_lr", "seed")  # fmt: skip
 NO_AXES = ("callbacks.", "logger.", "paths.", "run_dir", "resume")
