@@ -6,7 +6,7 @@ CACHE := $(or $(UNMASK_CACHE),$(HOME)/.cache/unmask)
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-report dashboard check bench evidence data-fashion data-glyphs data-photos data-stamps data-asterisk data-wordnet lock clean
+.PHONY: help install train test test-sweep test-report dashboard check bench evidence data-fashion data-glyphs data-photos data-stamps data-asterisk data-wordnet lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -24,6 +24,9 @@ train: $(READY) ## pretrain MAE on handwritten digits: minutes on two cores, no 
 
 test: $(READY) ## run the tests
 	$(BIN)/python -m pytest
+
+test-sweep: $(READY) ## a sweep of twelve arms that is killed, starved and edited: five minutes
+	$(BIN)/python -m pytest -s tests/slow/test_sweep_survives.py
 
 test-report: $(READY) ## reports in Chromium (apt-get install chromium): charts, sorting, hovering, nothing fetched
 	$(BIN)/python -m pip install --quiet playwright

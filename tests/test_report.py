@@ -195,6 +195,16 @@ def test_failures_say_why_and_where(tmp_path: Path):
     assert [[row[0], row[3]] for row in page.tables["arms"][1:]] == [["50", "done"], ["75", "failed"]]
 
 
+def test_what_followed_an_arm_stands_in_its_row(tmp_path: Path):
+    folder = write_sweep(tmp_path / "sweep", [({"mask_ratio": "50"}, 0.5), ({"mask_ratio": "75"}, 0.25)])
+    lines = (folder / "ledger.jsonl").read_text().splitlines()
+    lines[-1] = json.dumps(json.loads(lines[-1]) | {"then": {"ctc": ["test/wer", 0.125]}})
+    (folder / "ledger.jsonl").write_text("\n".join(lines) + "\n")
+    head, *rows = Page(write(folder)).tables["arms"]
+    column = head.index("then ctc")
+    assert [row[column] for row in rows] == ["", "12.5 %"]
+
+
 def test_a_sweep_of_which_nothing_is_done_yet_has_a_page(tmp_path: Path):
     folder = write_sweep(tmp_path / "sweep", [({"mask_ratio": "50"}, None)])
     first = (folder / "ledger.jsonl").read_text().splitlines()[0]

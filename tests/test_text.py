@@ -105,11 +105,12 @@ Rows = list[tuple[str, torch.Tensor, torch.Tensor]]
 def pairs(ours: MLM, peer: torch.nn.Module, kind: str, read) -> Rows:
     """(name, ours, theirs) for every parameter of theirs but token types; `read` picks the value or the gradient."""
     rows = trunk_pairs(ours.backbone, getattr(peer, kind), read)
-    for name, mine, theirs in (("dense", ours.head[0], "dense"), ("norm", ours.head[2], "layer_norm")):
+    dense, _, norm = ours.head.transform
+    for name, mine, theirs in (("dense", dense, "dense"), ("norm", norm, "layer_norm")):
         for part in ("weight", "bias"):
             other = getattr(peer.lm_head.get_submodule(theirs), part)
             rows.append((f"head.{name}.{part}", read(getattr(mine, part)), read(other)))
-    return [*rows, ("head.bias", read(ours.bias), read(peer.lm_head.bias))]
+    return [*rows, ("head.bias", read(ours.head.bias), read(peer.lm_head.bias))]
 
 
 def trunk_pairs(backbone: Backbone, trunk: torch.nn.Module, read) -> Rows:

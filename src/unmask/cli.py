@@ -16,8 +16,10 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from unmask.errors import ConfigError, nearest
+from unmask.errors import ArmsFailed, ConfigError, nearest
 from unmask.rules import check
+from unmask.sweep.command import is_sweep, with_folder
+from unmask.sweep.lifeline import die_with_parent
 
 CONF = Path(__file__).parents[2] / "conf"
 # What a resumed run must have in common with its beginning.
@@ -67,7 +69,7 @@ OF_SOURCES = (
     "pair", "label", "classes", "header", "test", "photos", "train_annotations", "train_images", "test_annotations",
     "test_images",
 )  # fmt: skip
-MISTAKES = (ConfigError, HydraException, OmegaConfBaseException, OSError)
+MISTAKES = (ConfigError, ArmsFailed, HydraException, OmegaConfBaseException, OSError)
 
 
 def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
@@ -80,6 +82,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
     def decorate(task: Callable[[DictConfig], None]) -> Callable[[], None]:
         @functools.wraps(task)
         def program() -> None:
+            die_with_parent()
             failures: list[BaseException] = []
 
             @functools.wraps(task)
@@ -89,7 +92,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
                     if cfg.resume is not None:
                         _check_same_run(cfg)
                     task(cfg)
-                except MISTAKES as error:  # kept from Hydra, which prints it in its own way; other arms go on
+                except MISTAKES as error:  # kept from Hydra, which prints it in its own way
                     failures.append(error)
 
             os.environ["HYDRA_FULL_ERROR"] = "1"  # hand exceptions to us instead of printing them
@@ -97,7 +100,9 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
             # such as the run's own loader. Read once, when torch is loaded.
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
             try:
-                words = _with_saved_overrides([_as_option(word) for word in sys.argv[1:]])
+                given = sys.argv[1:]
+                given = with_folder(given, config_name) if is_sweep(given) else given
+                words = _with_saved_overrides([as_option(word) for word in given])
                 _check_program(words, config_name)
                 sys.argv[1:] = _with_backbones_own(words) if config_name == "finetune" else words
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(checked)()
@@ -118,15 +123,15 @@ def _fail(failures: list[BaseException], config_name: str) -> NoReturn:
     for error in failures:
         if any(word.startswith("debug=") for word in sys.argv):
             traceback.print_exception(error)
-        print(f"error: {_sentence(error, config_name)}", file=sys.stderr)
-    raise SystemExit(2)
+        print(f"error: {sentence(error, config_name)}", file=sys.stderr)
+    raise SystemExit(1 if isinstance(failures[-1], ArmsFailed) else 2)
 
 
-def _sentence(error: BaseException, config_name: str) -> str:
+def sentence(error: BaseException, config_name: str) -> str:
     """What to tell the user, whatever raised it."""
     link: BaseException | None = error
     while link is not None:  # Hydra wraps what a constructor raised
-        if isinstance(link, ConfigError):
+        if isinstance(link, (ConfigError, ArmsFailed)):
             return str(link).strip().splitlines()[-1].removeprefix("unmask.errors.ConfigError: ")  # from a worker
         link = link.__cause__
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -150,12 +155,12 @@ def _sentence(error: BaseException, config_name: str) -> str:
     return f"{first} See --help, and --cfg job for every key."
 
 
-def _as_option(word: str) -> str:
+def as_option(word: str) -> str:
     """`mask_ratio=15,75` as `mask_ratio='15','75'`: options are names, and Hydra takes a bare number for a number."""
     group, equals, options = word.partition("=")
-    if not equals or not (CONF / group).is_dir():
+    if not equals or not (CONF / group).is_dir() or options.startswith("range("):
         return word
-    return group + equals + ",".join(f"'{x}'" if x.isdecimal() else x for x in options.split(","))
+    return group + equals + re.sub(r"(?<![\w.'\"])\d+(?![\w.'\"])", r"'\g<0>'", options)
 
 
 def nearest_key(key: str, config_name: str) -> str:
@@ -184,7 +189,7 @@ def _with_saved_overrides(words: list[str]) -> list[str]:
     given = {_key(word) for word in words}
     if "resume" not in given:
         return words
-    folder = next(word.partition("=")[2] for word in words if _key(word) == "resume")
+    folder = next(word.partition("=")[2].strip("'\"") for word in words if _key(word) == "resume")
     if folder in ("", "null"):
         return words
     path = Path(folder) / "overrides.json"
@@ -195,7 +200,7 @@ def _with_saved_overrides(words: list[str]) -> list[str]:
         )
     if "trainer.duration" in given:  # these two say the same thing
         given.add("trainer.max_steps")
-    return [word for word in json.loads(path.read_text()) if _key(word) not in given] + words
+    return _beside("resume", [word for word in json.loads(path.read_text()) if _key(word) not in given], words)
 
 
 def _with_backbones_own(words: list[str]) -> list[str]:
@@ -223,13 +228,20 @@ def _with_backbones_own(words: list[str]) -> list[str]:
     kind = json.loads(described.read_text())["modality"]["class"].split(".")[-2]
     added = [] if "modality" in given else [f"modality={kind}"]
     if not (run / "config.yaml").is_file() or "data" in given or "experiment" in given:
-        return added + words
+        return _beside("backbone", added, words)
     saved = OmegaConf.load(run / "config.yaml").data
     added.append(f"data={saved.name}")
     told = {key: saved.get(key) for key in OF_SOURCES if f"data.{key}" not in given}
     added += [f"data.{k}={repr(v) if isinstance(v, str) else v}" for k, v in told.items() if v is not None]
     overrides = json.loads((run / "overrides.json").read_text())
-    return added + [w for w in overrides if _key(w).startswith("data.source.") and _key(w) not in given] + words
+    added += [word for word in overrides if _key(word).startswith("data.source.") and _key(word) not in given]
+    return _beside("backbone", added, words)
+
+
+def _beside(key: str, added: list[str], words: list[str]) -> list[str]:
+    """A command line with more words at one: Hydra wants all overrides in a row, on one side of `-m` or `--cfg`."""
+    at = next(i for i, word in enumerate(words) if _key(word) == key)
+    return words[:at] + added + words[at:]
 
 
 def _check_program(words: list[str], config_name: str) -> None:

@@ -8,6 +8,10 @@ class ConfigError(ValueError):
     """A mistake that the user can mend: the message names the key, the value, the reason and the way out."""
 
 
+class ArmsFailed(Exception):  # noqa: N818, the sweep itself went well
+    """Some arms of a sweep have failed, and why has been said."""
+
+
 class BrokenSample(Exception):  # noqa: N818, it is no fault of the program
     """One sample cannot be read. The stream replaces it, counts it and names it in a file.
 

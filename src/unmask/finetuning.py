@@ -25,6 +25,7 @@ from unmask.task.base import Record, Task
 from unmask.training.checkpoint import step_of
 from unmask.training.data import TrainingData
 from unmask.training.finetune import FinetuneModule, Views, interval, judge
+from unmask.training.folder import mark_done
 
 
 @dataclass
@@ -126,6 +127,7 @@ def finish(folder: Path, rows: dict[str, dict[str, Any]]) -> None:
     with written_whole(folder / "comparison.json") as aside:
         aside.write_text(json.dumps(rows, indent=2) + "\n")
     Console().print(table)
+    mark_done(folder)
     write_or_say(folder)
     if (folder / REPORT).exists():
         print(f"report:  {folder / REPORT}")

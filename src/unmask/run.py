@@ -1,7 +1,7 @@
 """A run from its first line to its last."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from unmask.callbacks.checkpointing import Checkpointing
 from unmask.callbacks.collapse import Collapse
+from unmask.chain import follow
 from unmask.data.stream import Stream, collate
 from unmask.masking.audit import audit, coverage_picture
 from unmask.masking.strategy import MaskStrategy
@@ -22,6 +23,7 @@ from unmask.modality.patches import PatchModality
 from unmask.recorded import recorded
 from unmask.report import FILE as REPORT
 from unmask.training.data import TrainingData
+from unmask.training.folder import mark_done
 from unmask.training.module import PretrainModule
 
 
@@ -37,6 +39,7 @@ class Pretraining:
         folder: the run folder.
         checkpoint: where to go on from, or None.
         description: lines printed first.
+        then: tasks that follow.
     """
 
     trainer: L.Trainer
@@ -46,6 +49,7 @@ class Pretraining:
     folder: Path
     checkpoint: Path | None
     description: tuple[str, ...]
+    then: Sequence[str] = ()
 
     def run(self) -> None:
         """Train; the last line is where the run lies and the command that comes next.
@@ -65,6 +69,9 @@ class Pretraining:
         for logger in self.trainer.loggers:
             if isinstance(logger, WandbLogger) and logger._offline:
                 say(f"wandb:   offline; to upload it: wandb sync {self.folder}/wandb/offline-run-*")
+        if self.trainer.is_global_zero:
+            follow(self.folder, self.then)
+            mark_done(self.folder)
         if (self.folder / REPORT).exists():
             say(f"report:  {self.folder / REPORT}")
         say(f"run:     {self.folder}")

@@ -37,7 +37,7 @@ from unmask.task.base import Task
 from unmask.training.checkpoint import step_of
 from unmask.training.data import Labels, TrainingData
 from unmask.training.finetune import FinetuneModule
-from unmask.training.folder import open_folder, write_record
+from unmask.training.folder import DONE, open_folder, write_record
 
 SCRATCH = "scratch"
 # Of the backbone's style, what has no weights and fine-tuning may set.
@@ -97,8 +97,7 @@ def build_finetuning(cfg: DictConfig, scratch: bool = False, within: Path | None
         cfg.data.get("repeats", 1), extra,
     )  # fmt: skip
     # Of two runs that are compared the first may be whole, and the second is gone on with.
-    last = folder if cfg.compare is None or scratch else folder / SCRATCH
-    checkpoint = where_to_go_on(cfg, folder, steps, finished=last / "results.json")
+    checkpoint = where_to_go_on(cfg, folder, steps, finished=(within or folder) / DONE, ended=folder / "results.json")
     data.stream[step_of(checkpoint) * batch]  # a source whose samples cannot be read fails here
     begin(cfg, trainer, folder, step_of(checkpoint), len(picked), backbone.modality)
     remark = task.remark([label_of(test, index) for index in range(len(test))]) if kind.transcribed else None
@@ -145,7 +144,7 @@ def build_probing(cfg: DictConfig) -> Probing:
     picked = Chosen(train, choose(train, cfg.data.labels, cfg.seed))
     data = TrainingData(picked, test, backbone.modality, cfg.seed, 1, cfg.data.num_workers)
     folder = run_folder(cfg, _name(cfg))
-    open_folder(folder, resumed=False)
+    open_folder(folder, resumed=cfg.resume is not None)
     write_record(folder, cfg, HydraConfig.get().overrides.task)
     return Probing(str(cfg.task.name), encoders, data, cfg.task.test, folder)
 

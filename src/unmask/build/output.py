@@ -47,20 +47,30 @@ def _choose_folder(cfg: DictConfig, name: str) -> Path:
     return folder
 
 
-def where_to_go_on(cfg: DictConfig, folder: Path, steps: int, finished: Path) -> Path | None:
-    """The newest checkpoint of a run that is resumed, else None; `finished` is a file that a whole run has written.
+def where_to_go_on(cfg: DictConfig, folder: Path, steps: int, finished: Path, ended: Path) -> Path | None:
+    """The newest checkpoint of a run that is resumed, else None.
+
+    Args:
+        cfg: of the run.
+        folder: the run's, or of one of two that are compared.
+        steps: of the whole training.
+        finished: a file that a whole run has written.
+        ended: a file that is written once nothing is left to do after the last step.
 
     Raises:
         ConfigError: it is done.
     """
     checkpoint = newest_checkpoint(folder) if cfg.resume else None
     start = step_of(checkpoint)
-    if start >= steps and finished.exists():
+    if start < steps:
+        return checkpoint
+    if finished.exists():
         raise ConfigError(
             f"resume={folder} stands at step {start} of {steps}: it is done. "
             f"To train on, give a longer trainer.max_steps, such as trainer.max_steps={2 * steps}."
         )
-    return checkpoint
+    # Killed after the last step: what comes after it comes after training, of which the last stretch is done again.
+    return checkpoint if ended.exists() else newest_checkpoint(folder, before=steps)
 
 
 def begin(cfg: DictConfig, trainer: L.Trainer, folder: Path, start: int, samples: int, modality: Modality) -> None:

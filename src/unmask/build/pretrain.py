@@ -22,6 +22,7 @@ from unmask.build.training import (
     learning_rate,
 )
 from unmask.callbacks.checkpointing import Checkpointing
+from unmask.chain import check_chain
 from unmask.data.stream import Stream
 from unmask.errors import ConfigError
 from unmask.masking.select import num_visible
@@ -30,7 +31,7 @@ from unmask.modality.base import Modality
 from unmask.run import MaskAuditRun, Pretraining, StatisticsRun
 from unmask.training.checkpoint import step_of
 from unmask.training.data import TrainingData
-from unmask.training.folder import open_folder
+from unmask.training.folder import DONE, open_folder
 from unmask.training.module import PretrainModule
 
 
@@ -41,6 +42,7 @@ def build_pretraining(cfg: DictConfig) -> Pretraining:
         ConfigError: it cannot be built.
     """
     quiet()
+    check_chain(cfg.then)
     torch.manual_seed(cfg.seed)  # initial weights; everything later is addressed
     modality, masking = build_sample_side(cfg)
     train, test = (build_source(cfg, split) for split in ("train", "test"))
@@ -62,13 +64,20 @@ def build_pretraining(cfg: DictConfig) -> Pretraining:
     check_optimizer(cfg, module)
     buckets, repeats = build_buckets(cfg, train), cfg.data.get("repeats", 1)
     data = TrainingData(train, test, modality, cfg.seed, batch, cfg.data.num_workers, buckets, repeats)
-    checkpoint = where_to_go_on(cfg, folder, steps, finished=folder / "backbone" / "config.json")
+    checkpoint = where_to_go_on(cfg, folder, steps, finished=folder / DONE, ended=folder / DONE)
     start = step_of(checkpoint)
     data.stream[start * batch]  # a source whose samples cannot be read fails here
     begin(cfg, trainer, folder, start, len(train), modality)  # from here on the run exists
     checkpointing = next(c for c in callbacks.values() if isinstance(c, Checkpointing))
     return Pretraining(
-        trainer, module, data, checkpointing, folder, checkpoint, tuple(describe(cfg, trainer, batch, steps))
+        trainer,
+        module,
+        data,
+        checkpointing,
+        folder,
+        checkpoint,
+        tuple(describe(cfg, trainer, batch, steps)),
+        list(cfg.then),
     )
 
 

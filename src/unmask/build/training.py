@@ -108,6 +108,7 @@ def build_trainer(cfg: DictConfig, folder: Path, batch: int, steps: int, callbac
     trainer = L.Trainer(
         accelerator=cfg.trainer.accelerator,
         devices=cfg.trainer.devices,
+        strategy=cfg.trainer.strategy,
         precision=_precision(cfg),  # type: ignore[arg-type]
         max_steps=steps,
         max_epochs=-1,  # the stream has no end; epochs are ours to count

@@ -108,10 +108,10 @@ class Metrics(L.Callback):
 
     def _log(self, trainer: L.Trainer, module: TrainingModule) -> None:
         count, seconds = self._count, self._busy + self._waited
-        # With several devices: means of this rank, speeds of all ranks. Saving, probes and pictures are left out.
+        # With several devices: means and speeds of all ranks, times of this one. Saving, probes, pictures are left out.
         speed = self._samples / seconds * trainer.world_size
         self.latest = {
-            **{name: float(value) / count for name, value in self._sums.items()},
+            **{name: float(_over_ranks(trainer, value, "mean")) / count for name, value in sorted(self._sums.items())},
             "learning_rate": module.optimization.learning_rate(trainer.global_step - 1),
             "grad_norm": self._grad_norm,
             "epoch": trainer.global_step * trainer.datamodule.global_batch / len(trainer.datamodule.train),  # type: ignore[attr-defined]
@@ -125,9 +125,9 @@ class Metrics(L.Callback):
             hidden = torch.stack(self._hidden)
             self.latest |= {
                 "visible_tokens_per_second": self._visible / seconds * trainer.world_size,
-                "hidden_fraction_min": float(hidden.min()),
-                "hidden_fraction_mean": float(hidden.mean()),
-                "hidden_fraction_max": float(hidden.max()),
+                "hidden_fraction_min": float(_over_ranks(trainer, hidden.min(), "min")),
+                "hidden_fraction_mean": float(_over_ranks(trainer, hidden.mean(), "mean")),
+                "hidden_fraction_max": float(_over_ranks(trainer, hidden.max(), "max")),
             }
         if not math.isfinite(self.latest["loss"]):
             raise ConfigError(
@@ -142,6 +142,13 @@ class Metrics(L.Callback):
         self._count = self._samples = self._visible = 0
         self._busy = self._waited = 0.0
         self._grad_norm = float("nan")
+
+
+def _over_ranks(trainer: L.Trainer, value: Tensor, how: str) -> Tensor:
+    """One number of all ranks; they log at the same steps."""
+    reduced = trainer.strategy.reduce(value.clone(), reduce_op=how)
+    assert isinstance(reduced, Tensor)
+    return reduced
 
 
 @rank_zero_only

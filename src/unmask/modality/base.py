@@ -115,6 +115,10 @@ class Modality(nn.Module, ABC):
     def position(self, width: int) -> Tensor:
         """(N, width) fixed position table on the largest grid, for a decoder."""
 
+    def head(self, width: int) -> nn.Module:
+        """Predicts a token's target from features of that width."""
+        return nn.Linear(width, self.target_size)
+
     @abstractmethod
     def target(self, batch: Batch, mask: Mask, normalize: bool) -> Tensor:
         """What a reconstruction must equal at the hidden tokens: (B, H, P) float32, or (B, H) classes of P."""

@@ -13,6 +13,7 @@ from unmask.modality.base import Modality, Transform
 from unmask.modality.text_sheet import Piece, text_sheet
 from unmask.nn.init import TOKEN_STD
 from unmask.nn.position import sincos_1d
+from unmask.nn.word_head import WordHead
 from unmask.schema import Batch, Mask, Output, Sample
 from unmask.vocabulary import special_tokens, vocabulary_size
 
@@ -129,6 +130,10 @@ class Text(Modality):
     def position(self, width: int) -> Tensor:
         """(N, width) sine-cosine table."""
         return sincos_1d(width, self.grid[0], "model.decoder.width")
+
+    def head(self, width: int) -> WordHead:
+        """Tied to the embedding: untied, short runs learn how frequent words are, and no more."""
+        return WordHead(width, self.tokens)
 
     def target(self, batch: Batch, mask: Mask, normalize: bool) -> Tensor:
         """(B, H) ids of the hidden tokens."""

@@ -1,5 +1,7 @@
 """From visible tokens to a prediction at every hidden one."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -22,12 +24,20 @@ class TransformerDecoder(nn.Module):
         prefix: tokens before the grid tokens, such as the class token; their position is zero.
         depth: blocks.
         heads: attention heads.
-        output: P, values predicted for each hidden token.
+        head: makes, from the width, what predicts P values for each hidden token.
     """
 
     position: Tensor
 
-    def __init__(self, encoder_width: int, position: Tensor, prefix: int, depth: int, heads: int, output: int) -> None:
+    def __init__(
+        self,
+        encoder_width: int,
+        position: Tensor,
+        prefix: int,
+        depth: int,
+        heads: int,
+        head: Callable[[int], nn.Module],
+    ) -> None:
         super().__init__()
         width = position.shape[1]
         check_heads("model.decoder", width, heads)
@@ -37,7 +47,7 @@ class TransformerDecoder(nn.Module):
         self.register_buffer("position", position, persistent=False)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
-        self.predict = nn.Linear(width, output)
+        self.predict = head(width)
         self.apply(init_transformer)
         nn.init.normal_(self.mask_token, std=TOKEN_STD)
 
@@ -59,4 +69,5 @@ class TransformerDecoder(nn.Module):
         for block in early:
             x, _ = block(x, bias=bias)
         x, _ = final(x, last=mask.hidden.shape[1], bias=bias)
-        return self.predict(self.norm(x))
+        prediction: Tensor = self.predict(self.norm(x))
+        return prediction

@@ -1,6 +1,6 @@
 """A decoder whose tokens look at their neighbourhood alone: Audio-MAE's (arXiv 2207.06405), of Swin's (2103.14030)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ class LocalDecoder(nn.Module):
         prefix: tokens before the grid tokens, which are left out.
         depth: blocks.
         heads: attention heads.
-        output: P, values predicted for each hidden token.
+        head: makes, from the width, what predicts P values for each hidden token.
         grid: (rows, columns) of tokens.
         window: (rows, columns) of a window; divides the grid.
         shift: rows and columns that the windows of every second block are shifted by.
@@ -44,7 +44,7 @@ class LocalDecoder(nn.Module):
         prefix: int,
         depth: int,
         heads: int,
-        output: int,
+        head: Callable[[int], nn.Module],
         grid: tuple[int, ...],
         window: Sequence[int],
         shift: Sequence[int],
@@ -70,7 +70,7 @@ class LocalDecoder(nn.Module):
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.biases = nn.ModuleList(RelativeBias(self.window, 0, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
-        self.predict = nn.Linear(width, output)
+        self.predict = head(width)
         self.apply(init_transformer)
         nn.init.normal_(self.mask_token, std=TOKEN_STD)
 

@@ -44,7 +44,7 @@ class MAE(Objective):
             backbone.prefix,
             decoder_depth,
             decoder_heads,
-            modality.target_size,
+            modality.head,
         )
         self.decoder = (
             TransformerDecoder(*shape)

@@ -1,20 +1,18 @@
 """Masked language modelling: name the hidden tokens (BERT, arXiv 1810.04805, as trained by RoBERTa, 1907.11692)."""
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from unmask.backbone import Backbone
 from unmask.errors import ConfigError
 from unmask.masking.select import gather
 from unmask.modality.text import Text
-from unmask.nn.init import init_normal
+from unmask.nn.word_head import WordHead
 from unmask.objective.base import Objective
 from unmask.schema import Batch, Mask, Output
 
 
 class MLM(Objective):
-    """Cross-entropy at the hidden tokens, by a head whose last matrix is the embedding's.
+    """Cross-entropy at the hidden tokens, by a head tied to the embedding.
 
     Args:
         backbone: sees all places, with the modality's filling where hidden.
@@ -31,9 +29,8 @@ class MLM(Objective):
                 "Use objective=mae."
             )
         self.backbone = backbone
-        width, eps = backbone.encoder.width, backbone.encoder.style.norm_eps
-        self.head = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width, eps=eps)).apply(init_normal)
-        self.bias = nn.Parameter(torch.zeros(backbone.modality.target_size))
+        encoder = backbone.encoder
+        self.head = WordHead(encoder.width, backbone.modality.tokens, encoder.style.norm_eps)
 
     def forward(self, batch: Batch, mask: Mask) -> Output:
         """Loss in float32."""
@@ -46,4 +43,5 @@ class MLM(Objective):
         fill = modality.filling(batch, mask, None)
         encoded = self.backbone.encode(batch, mask, fill, keep_hidden=True)
         hidden = gather(encoded[:, self.backbone.prefix :], mask.hidden)
-        return F.linear(self.head(hidden), modality.tokens.weight, self.bias)
+        logits: Tensor = self.head(hidden)
+        return logits

@@ -4,8 +4,9 @@ import json
 import math
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from unmask.records import SMALLER_IS_BETTER, find_runs, read_json, read_run
@@ -21,12 +22,13 @@ class Arm(NamedTuple):
     Attributes:
         folder: of the run; it may not be there yet.
         values: of the keys that were varied.
-        state: `queued`, `running`, `done`, `failed`, `interrupted`, or what its own folder says.
+        state: `queued`, `running`, `done`, `pruned`, `failed`, `interrupted`, or what its own folder says.
         attempt: which one it is.
         reason: why it is not done.
         metric: of its end; None where there is none.
         metric_name: which one.
         seconds: how long it took.
+        then: of each fine-tuning that followed, the metric's name and value.
     """
 
     folder: Path
@@ -37,6 +39,7 @@ class Arm(NamedTuple):
     metric: float | None
     metric_name: str | None
     seconds: float | None
+    then: Mapping[str, tuple[str, float]] = MappingProxyType({})
 
     @property
     def seed(self) -> str:
@@ -92,7 +95,10 @@ def _from_event(path: Path, event: dict) -> Arm:  # type: ignore[type-arg]
     if metric is None and event["state"] == "done":
         own = _from_run(path, values)
         metric, name = own.metric, own.metric_name
-    return Arm(path, values, event["state"], event["attempt"], event.get("reason"), metric, name, event.get("seconds"))
+    return Arm(
+        path, values, event["state"], event["attempt"], event.get("reason"), metric, name, event.get("seconds"),
+        event.get("then", {}),
+    )  # fmt: skip
 
 
 def _from_run(path: Path, values: dict[str, str]) -> Arm:

@@ -38,6 +38,7 @@ def sweep_page(folder: Path) -> dict[str, Any]:
         "keys": keys,
         "seeds": ordered({arm.seed for arm in arms if arm.seed}),
         "metric": metric,
+        "then": list(dict.fromkeys(task for arm in arms for task in arm.then)),
         "groups": groups,
         "charts": effects(finished, keys, metric),
         "heat": heat(finished, keys) if len(keys) == 2 else None,

@@ -24,9 +24,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return torch.load(path, map_location=map_location or "cpu", weights_only=True)
 
 
-def newest_checkpoint(run: Path) -> Path | None:
-    """The checkpoint of the latest step in a run folder, or None. Half-written files have another suffix."""
-    return max((run / FOLDER).glob(f"step=*{SUFFIX}"), default=None)
+def newest_checkpoint(run: Path, before: int | None = None) -> Path | None:
+    """A run folder's checkpoint of the latest step (before another), or None. Half-written files end otherwise."""
+    found = (run / FOLDER).glob(f"step=*{SUFFIX}")
+    return max((path for path in found if before is None or step_of(path) < before), default=None)
 
 
 def step_of(checkpoint: Path | None) -> int:

@@ -3,22 +3,23 @@
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
-import re
-import subprocess
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from unmask.checkout import commit
 from unmask.errors import ConfigError
 from unmask.files import written_whole
+from unmask.secret import without_secrets
 
 PACKAGES = ("torch", "torchvision", "torchaudio", "lightning", "hydra-core", "omegaconf", "wandb", "unmask")
+DONE = "done"
 
 
 def open_folder(folder: Path, resumed: bool) -> None:
@@ -40,12 +41,11 @@ def open_folder(folder: Path, resumed: bool) -> None:
 
 
 def write_record(folder: Path, cfg: DictConfig, overrides: Sequence[str]) -> None:
-    """`config.yaml`, resolved; `overrides.json`, to resume from; `environment.json`, one entry a start. No secrets."""
-    with written_whole(folder / "config.yaml") as aside:
-        aside.write_text(OmegaConf.to_yaml(OmegaConf.create(public(cfg))))
+    """`overrides.json`, to resume from; `environment.json`, an entry a start; at last `config.yaml`. No secrets."""
+    (folder / DONE).unlink(missing_ok=True)
     started = {
-        "command": [_without_secrets(word) or "<secret>" for word in sys.argv],
-        "git": _git_state(),
+        "command": [without_secrets(word) or "<secret>" for word in sys.argv],
+        "git": commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
@@ -57,11 +57,17 @@ def write_record(folder: Path, cfg: DictConfig, overrides: Sequence[str]) -> Non
     starts = json.loads(path.read_text()) if path.exists() else []
     with written_whole(path) as aside:
         aside.write_text(json.dumps([*starts, started], indent=2) + "\n")
-    kept = [
-        word for word in overrides if _without_secrets(word) and word.partition("=")[0] not in ("resume", "run_dir")
-    ]
+    kept = [word for word in overrides if without_secrets(word) and word.partition("=")[0] not in ("resume", "run_dir")]
     with written_whole(folder / "overrides.json") as aside:
         aside.write_text(json.dumps(kept, indent=2) + "\n")
+    with written_whole(folder / "config.yaml") as aside:
+        aside.write_text(OmegaConf.to_yaml(OmegaConf.create(public(cfg))))
+
+
+def mark_done(folder: Path) -> None:
+    """The last thing that a whole run writes."""
+    with written_whole(folder / DONE) as aside:
+        aside.write_text(datetime.now(UTC).isoformat(timespec="seconds") + "\n")
 
 
 def check_same_data(folder: Path, name: str, samples: int, preprocessing: dict[str, Any]) -> None:
@@ -109,28 +115,6 @@ def _cleaned(raw: Any, resolved: Any) -> Any:
         return {key: _cleaned(raw[key] if isinstance(raw, dict) else None, value) for key, value in resolved.items()}
     if isinstance(resolved, list):
         return [_cleaned(r, v) for r, v in zip(raw if isinstance(raw, list) else resolved, resolved, strict=True)]
-    if isinstance(resolved, str) and _without_secrets(resolved) is None:
-        return raw if isinstance(raw, str) and _without_secrets(raw) else "<secret>"
+    if isinstance(resolved, str) and without_secrets(resolved) is None:
+        return raw if isinstance(raw, str) and without_secrets(raw) else "<secret>"
     return resolved
-
-
-def _without_secrets(text: str) -> str | None:
-    """The text, or None if it holds the value of an environment variable that is named like a secret."""
-    names = re.compile(r"KEY|TOKEN|SECRET|PASSW", re.IGNORECASE)
-    secrets = [value for name, value in os.environ.items() if names.search(name) and len(value) >= 8]
-    return None if any(secret in text for secret in secrets) else text
-
-
-def _git_state() -> str | None:
-    """Commit, with `+changes` where the tree differs from it; None outside of a checkout."""
-    here = Path(__file__).parent
-
-    def git(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=False)
-
-    try:
-        commit = git("rev-parse", "HEAD")
-        dirty = git("status", "--porcelain", "--untracked-files=no")
-    except FileNotFoundError:  # no git on this machine
-        return None
-    return None if commit.returncode else commit.stdout.strip() + ("+changes" if dirty.stdout else "")
