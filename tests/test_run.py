@@ -115,6 +115,16 @@ def test_tensorboard_compares_runs_by_what_was_varied_and_what_came_out(train):
     assert events.Scalars("linear_accuracy")[-1].value == pytest.approx(last)
 
 
+def test_of_a_resumed_run_tensorboard_compares_the_last_end(train):
+    folder = train(*(word for word in QUICK if word != "logger=csv"), "trainer.max_steps=3")
+    train(f"resume={folder}", "trainer.max_steps=5")
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    start = HParamsPluginData.FromString(events.PluginTagToContent("hparams")["_hparams_/session_start_info"])
+    assert start.session_start_info.hparams["trainer.max_steps"].number_value == 5
+    assert events.Scalars("loss")[-1].step == 5
+
+
 def test_secrets_of_the_environment_enter_no_file(train, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MY_TOKEN", "hush-hush-hush")
     folder = train(*QUICK, "trainer.max_steps=3", "+note=${oc.env:MY_TOKEN}", "+other=x-hush-hush-hush-x")
