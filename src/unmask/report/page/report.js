@@ -77,6 +77,7 @@ function lines(figure, spec) {
         : { stroke: lineColor(l.color), width: 1.5, spanGaps: true, points: { show: l.x.length < 2, size: 5, fill: lineColor(l.color) } })],
       hooks: { setCursor: [tip(figure, say)], draw: effect ? [(u) => effects(u, spec.lines)] : [] },
     },
+    cursor: effect ? { points: { show: false } } : {},
   };
 }
 
