@@ -25,7 +25,7 @@ train: $(READY) ## pretrain MAE on handwritten digits: minutes on two cores, no 
 test: $(READY) ## run the tests
 	$(BIN)/python -m pytest
 
-test-sweep: $(READY) ## a sweep of twelve arms that is killed, starved and edited: five minutes
+test-sweep: $(READY) ## a sweep of twelve arms that is killed, starved and edited: ten minutes
 	$(BIN)/python -m pytest -s tests/slow/test_sweep_survives.py
 
 test-slurm: $(READY) ## sweeps on a Slurm of this machine alone (as root, apt-get install slurm-wlm munge): minutes

@@ -4,6 +4,7 @@ import base64
 import csv
 import json
 import re
+import shlex
 import statistics
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from tests.conftest import QUICK
 from tests.folders import LOSS, draw, write_run, write_sweep
 from tests.page import Page
 from unmask.report import media, write, write_or_say
-from unmask.words import NOTHING
+from unmask.words import NOTHING, command
 
 SETTINGS = {("mae", "50"): (0.5, 0.6, 0.7), ("mae", "75"): (0.8, 0.9, 0.85), ("data2vec", "50"): (0.2, 0.3, 0.1),
             ("data2vec", "75"): (0.4, 0.45, 0.55)}  # fmt: skip
@@ -36,7 +37,7 @@ def run(tmp_path: Path) -> Path:
         tmp_path / "run",
         7,
         {"optimizer": {"base_lr": 0.00125}},
-        ["optimizer.base_lr=0.00125", "trainer.duration=9 epochs"],
+        ["optimizer.base_lr=0.00125", "trainer.duration=9 epochs", "+note=${oc.env:HOME}"],
     )
     verdict = {"state": "warning", "reasons": ["rank of features fell"]}
     (folder / "collapse.json").write_text(json.dumps(verdict))
@@ -86,10 +87,17 @@ def test_a_run_shows_its_config_command_scores_and_verdict(run: Path):
     pairs = [row for row in page.tables["pairs"] if len(row) == 2]
     assert ["seed", "7"] in pairs
     assert ["base_lr", "0.00125"] in pairs
-    assert ["command", 'python train.py optimizer.base_lr=0.00125 "trainer.duration=9 epochs"'] in pairs
+    pasted = "'trainer.duration=9 epochs' '+note=${oc.env:HOME}'"
+    assert ["command", f"python train.py optimizer.base_lr=0.00125 {pasted}"] in pairs
     assert page.tables[""] == [["", "linear accuracy"], ["pretrained", "87.5 %"], ["raw input", "50.0 %"]]
     assert "rank of features fell" in page.words
     assert "took 1 min 1 s" in page.words
+
+
+def test_a_shell_reads_the_words_of_a_command_that_is_shown():
+    words = ["a=1,2", "b='50','75'", "c=9 epochs", "then=[x,y]", "note=${oc.env:HOME}", """d='"$x"'""", "e='`f`'", ""]
+    assert shlex.split(command(words)) == words
+    assert command(words).startswith("""a=1,2 "b='50','75'" 'c=9 epochs' """)
 
 
 def test_pictures_and_sounds_are_within_the_page(run: Path):

@@ -115,6 +115,16 @@ def test_tensorboard_compares_runs_by_what_was_varied_and_what_came_out(train):
     assert events.Scalars("linear_accuracy")[-1].value == pytest.approx(last)
 
 
+def test_of_a_resumed_run_tensorboard_compares_the_last_end(train):
+    folder = train(*(word for word in QUICK if word != "logger=csv"), "trainer.max_steps=3")
+    train(f"resume={folder}", "trainer.max_steps=5")
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    start = HParamsPluginData.FromString(events.PluginTagToContent("hparams")["_hparams_/session_start_info"])
+    assert start.session_start_info.hparams["trainer.max_steps"].number_value == 5
+    assert events.Scalars("loss")[-1].step == 5
+
+
 def test_secrets_of_the_environment_enter_no_file(train, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MY_TOKEN", "hush-hush-hush")
     folder = train(*QUICK, "trainer.max_steps=3", "+note=${oc.env:MY_TOKEN}", "+other=x-hush-hush-hush-x")
@@ -180,6 +190,21 @@ def test_scratch_is_a_wandb_run_beside_that_of_its_fine_tuning(train, finetune, 
         told = {key: value for row in records["history"] for key, value in row["item"].items()}
         scores = json.loads((place / "results.json").read_text())["scores"]
         assert told["test/accuracy"] == pytest.approx(scores["accuracy"])
+
+
+def test_a_run_is_one_run_of_mlflow_also_after_a_resume(train, tmp_path: Path):
+    mlflow = pytest.importorskip("mlflow", reason="the extra mlflow is not installed")
+    uri = f"sqlite:///{tmp_path}/database/mlflow.db"
+    quick = [word for word in QUICK if word != "logger=csv"]
+    folder = train(*quick, "trainer.max_steps=3", "logger=mlflow", f"logger.mlflow.tracking_uri={uri}")
+    train(f"resume={folder}", "trainer.max_steps=5")
+    client = mlflow.MlflowClient(uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("unmask").experiment_id])
+    assert run.info.run_id == (folder / "mlflow_id").read_text()
+    assert run.data.params["mask/ratio"] == "0.75"
+    losses = {row.step: row.value for row in client.get_metric_history(run.info.run_id, "loss")}
+    rows = csv.DictReader((folder / "metrics.csv").open())
+    assert losses == pytest.approx({int(row["step"]): float(row["loss"]) for row in rows if row["loss"]})
 
 
 def test_the_audit_draws_and_judges_ten_thousand_masks(train, capsys: pytest.CaptureFixture[str]):

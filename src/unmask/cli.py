@@ -121,7 +121,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
 def _fail(failures: list[BaseException], config_name: str) -> NoReturn:
     """One line a failure on stderr; the stack only under debug=."""
     for error in failures:
-        if any(word.startswith("debug=") for word in sys.argv):
+        if any(word.startswith("debug=") for word in sys.argv) and not isinstance(error, ArmsFailed):
             traceback.print_exception(error)
         print(f"error: {sentence(error, config_name)}", file=sys.stderr)
     raise SystemExit(1 if isinstance(failures[-1], ArmsFailed) else 2)

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
-from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger, WandbLogger
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 from unmask.files import written_whole
 from unmask.records import SUMMARY, last_values, main_metric, read_config, read_json, tables
@@ -20,7 +21,8 @@ from unmask.report import write_or_say
 
 # What TensorBoard compares runs by: these last metrics, and these keys with those given on the command line. All keys
 # of the config would be a hundred axes, of which it shows the first ones by their letters.
-COMPARED = ("loss", "accuracy", "effective_rank", "samples_per_second", "collapse/severity")
+COMPARED = ("loss", "accuracy", "effective_rank", "samples_per_second")
+COMPARED_IN = ".hparams"  # ends the name of the file that holds them
 AXES = ("objective.name", "task.name", "modality.name", "model.name", "data.name", "data.global_batch_size",
         "mask.name", "mask.ratio", "optimizer.base_lr", "seed")  # fmt: skip
 NO_AXES = ("callbacks.", "logger.", "paths.", "run_dir", "resume")
@@ -66,22 +68,34 @@ def _outcome(folder: Path, state: str) -> tuple[dict[str, float], str | None]:
 
 
 def _close_loggers(trainer: L.Trainer, folder: Path, metrics: dict[str, float]) -> None:
-    """Hyper-parameters beside what came out, for TensorBoard; no run of W&B outlives ours."""
+    """What came out, where it was not logged while training; no run of W&B outlives ours."""
+    tested = {name: value for name, value in metrics.items() if name.startswith("test/")}
     for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger | MLFlowLogger) and tested:
+            logger.log_metrics(tested, trainer.global_step)
         if isinstance(logger, TensorBoardLogger):
-            last = {k: v for k, v in metrics.items() if k.endswith(COMPARED) or k.startswith(("test/", "validation/"))}
-            # A writer of its own: Lightning's is closed, and once more opened purges what a resumed run has written.
-            with SummaryWriter(logger.log_dir) as writer:
-                writer.add_hparams(_axes(folder), last, run_name=".", global_step=trainer.global_step)
+            _compare(Path(logger.log_dir), _axes(folder), metrics, trainer.global_step)
         elif isinstance(logger, WandbLogger):
-            tested = {name: value for name, value in metrics.items() if name.startswith("test/")}
-            if tested:
-                logger.log_metrics(tested, trainer.global_step)
             for title, rows in tables(folder).items():
                 logger.log_table(
                     title, ["", *next(iter(rows.values()))], [[k, *row.values()] for k, row in rows.items()]
                 )
             logger.experiment.finish()
+
+
+def _compare(folder: Path, axes: dict[str, Any], metrics: dict[str, float], step: int) -> None:
+    """For TensorBoard's HParams, in a file that replaces that of the run's earlier end: of two the first would count.
+
+    The file has a writer of its own: Lightning's is closed, and once more opened purges what a resumed run has written.
+    """
+    for earlier in folder.glob(f"*{COMPARED_IN}"):
+        earlier.unlink()
+    last = {k: v for k, v in metrics.items() if k.endswith(COMPARED) or k.startswith(("test/", "validation/"))}
+    with SummaryWriter(folder, filename_suffix=COMPARED_IN) as writer:
+        for summary in hparams(axes, last):  # type: ignore[no-untyped-call]
+            writer.file_writer.add_summary(summary, step)
+        for name, value in last.items():
+            writer.add_scalar(name, value, step)
 
 
 def _axes(folder: Path) -> dict[str, Any]:

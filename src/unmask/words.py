@@ -1,6 +1,8 @@
 """Times, metrics and values as people read them."""
 
 import json
+import re
+import shlex
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -24,8 +26,8 @@ def lasting(seconds: float | None) -> str:
 
 
 def command(words: Iterable[str]) -> str:
-    """Words of a command line as one line for a shell."""
-    return " ".join(f'"{word}"' if " " in word else word for word in words)
+    """Words of a command line as one line for a shell, which reads the same words out of it."""
+    return " ".join(f'"{w}"' if "'" in w and not re.search(r'["$`!\\]', w) else shlex.quote(w) for w in words)
 
 
 def plain(value: Any) -> str:

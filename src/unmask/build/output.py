@@ -3,13 +3,14 @@
 import netrc
 import os
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger
 from omegaconf import DictConfig
 
 from unmask.build.create import create
@@ -76,8 +77,10 @@ def begin(cfg: DictConfig, trainer: L.Trainer, folder: Path, start: int, samples
     """Make the run folder, write down what the run is and learns from, and give the trainer its loggers.
 
     Raises:
-        ConfigError: the folder cannot be used, or a resumed run's data has changed.
+        ConfigError: the folder cannot be used, a resumed run's data has changed, or a logger is not installed.
     """
+    if "mlflow" in cfg.logger and find_spec("mlflow") is None:
+        raise ConfigError("logger=mlflow needs MLflow. Run `pip install 'unmask[mlflow]'`, or take another logger.")
     if trainer.is_global_zero:
         open_folder(folder, resumed=cfg.resume is not None)
         check_same_data(folder, cfg.data.name, samples, modality.settings)
@@ -97,12 +100,16 @@ def build_loggers(cfg: DictConfig, folder: Path, start: int) -> list[Logger]:
             given |= {"reinit": "create_new"}  # else what compare=scratch trains next writes into the run before it
             os.environ.setdefault("WANDB_SILENT", "true")
             os.environ.setdefault("WANDB_DATA_DIR", str(folder))  # else artifacts are staged outside of the run
+        elif node._target_.endswith("MLFlowLogger"):
+            given |= _mlflow_run(cfg, folder)
         elif node._target_.endswith("TensorBoardLogger"):
             given |= {"purge_step": start + 1} if start else {}  # step `start` itself is not run again
         logger = create(node, **given)
         assert isinstance(logger, Logger)
-        if not isinstance(logger, TensorBoardLogger):
+        if not (isinstance(logger, TensorBoardLogger) or given.get("run_id")):  # MLflow's parameters are for good
             logger.log_hyperparams(public(cfg))
+        if isinstance(logger, MLFlowLogger) and logger.run_id is not None:  # None on other ranks
+            (folder / "mlflow_id").write_text(logger.run_id)
         loggers.append(logger)
     return loggers
 
@@ -114,6 +121,16 @@ def _place(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     name = folder.name if sweep else "/".join(folder.absolute().parts[-2:])
     given = {"name": name, "group": sweep, "job_type": kind}
     return {key: value for key, value in given.items() if cfg.logger.wandb.get(key) is None}
+
+
+def _mlflow_run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Which run of MLflow a folder is, and its name; the place of its database is made."""
+    kind, _, file = cfg.logger.mlflow.tracking_uri.partition(":///")
+    if kind == "sqlite":
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+    path = folder / "mlflow_id"
+    name = cfg.logger.mlflow.run_name or "/".join(folder.absolute().parts[-2:])
+    return {"run_id": path.read_text() if path.exists() else None, "run_name": name}
 
 
 def _has_wandb_key() -> bool:

@@ -73,34 +73,34 @@ function lines(figure, spec) {
       scales: { x: { time: false, range: () => [first - pad, last + pad] },
                 y: spec.log ? { distr: 3 } : { range: () => [least - room, most + room] } },
       axes: axes(inside),
-      series: [{}, ...spec.lines.map((l) => ({ stroke: lineColor(l.color), width: effect ? 2 : 1.5, spanGaps: true,
-        points: { show: effect || l.x.length < 2, size: effect ? 8 : 5, fill: lineColor(l.color) } }))],
-      hooks: { setCursor: [tip(figure, say)], draw: effect ? [(u) => whiskers(u, spec.lines)] : [] },
+      series: [{}, ...spec.lines.map((l) => effect ? { stroke: lineColor(l.color), paths: () => null, points: { show: false } }
+        : { stroke: lineColor(l.color), width: 1.5, spanGaps: true, points: { show: l.x.length < 2, size: 5, fill: lineColor(l.color) } })],
+      hooks: { setCursor: [tip(figure, say)], draw: effect ? [(u) => effects(u, spec.lines)] : [] },
     },
+    cursor: effect ? { points: { show: false } } : {},
   };
 }
 
-function whiskers(u, all) {
+/** Lines of means with whiskers, and a dot for each arm; lines stand a little beside each other, so that none hides another. */
+function effects(u, all) {
   const ctx = u.ctx, px = devicePixelRatio;
-  all.forEach((line) => {
+  all.forEach((line, k) => {
+    const aside = (k - (all.length - 1) / 2) * Math.min(7, 40 / all.length) * px;
+    const left = (x) => u.valToPos(x, "x", true) + aside, top = (y) => u.valToPos(y, "y", true);
+    const disc = (x, y, radius) => { ctx.beginPath(); ctx.arc(left(x), top(y), radius * px, 0, 7); ctx.fill(); };
     ctx.strokeStyle = ctx.fillStyle = lineColor(line.color);
     ctx.lineWidth = 1.5 * px;
-    const at = (x, y) => [u.valToPos(x, "x", true), u.valToPos(y, "y", true)];
+    ctx.beginPath();
+    line.x.forEach((x, i) => ctx.lineTo(left(x), top(line.y[i])));
     line.x.forEach((x, i) => {
       if (line.low[i] == null) return;
-      const [left, low] = at(x, line.low[i]), high = at(x, line.high[i])[1], cap = 4 * px;
-      ctx.beginPath();
-      ctx.moveTo(left, low); ctx.lineTo(left, high);
-      for (const end of [low, high]) { ctx.moveTo(left - cap, end); ctx.lineTo(left + cap, end); }
-      ctx.stroke();
+      ctx.moveTo(left(x), top(line.low[i])); ctx.lineTo(left(x), top(line.high[i]));
+      for (const end of [line.low[i], line.high[i]]) { ctx.moveTo(left(x) - 4 * px, top(end)); ctx.lineTo(left(x) + 4 * px, top(end)); }
     });
+    ctx.stroke();
+    line.x.forEach((x, i) => disc(x, line.y[i], 4));
     ctx.globalAlpha = 0.45;
-    line.dots.forEach(([x, y]) => {
-      const [left, top] = at(x, y);
-      ctx.beginPath();
-      ctx.arc(left, top, 2.5 * px, 0, 7);
-      ctx.fill();
-    });
+    line.dots.forEach(([x, y]) => disc(x, y, 2.5));
     ctx.globalAlpha = 1;
   });
 }
