@@ -110,9 +110,10 @@ def main() -> None:
     """Run what is missing, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("modalities", nargs="*", default=list(RECIPES), help="only these")
-    wanted = parser.parse_args().modalities
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    options = parser.parse_args()
     there = {(row["modality"], float(row["ratio"]), int(row["seed"])) for row in results()}
-    arms = [(m, ratio, seed) for seed in SEEDS for m in wanted for ratio in RATIOS]
+    arms = [(m, ratio, seed) for seed in SEEDS for m in options.modalities for ratio in RATIOS]
     lock = threading.Lock()
 
     def one(arm: tuple[str, float, int]) -> None:
@@ -126,7 +127,7 @@ def main() -> None:
                 writer.writerow(row)
             print(*(f"{key} {value}" for key, value in row.items() if key != "curve"), flush=True)
 
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(one, (arm for arm in arms if arm not in there)))
     draw(results())
     print(FIGURE)
