@@ -1,5 +1,6 @@
 """Arms as jobs of a Slurm cluster, through submitit: one array, whose preempted jobs go on in the same folder."""
 
+import os
 import signal
 import subprocess
 import time
@@ -41,7 +42,7 @@ class ArmJob:
     def checkpoint(self) -> DelayedSubmission:
         """Called by submitit on the first task; the arm's other processes stop with its first one."""
         self.process.terminate()
-        self.process.wait()
+        os.waitpid(self.process.pid, 0)  # not wait(): this interrupts one, which holds the lock of Popen
         return DelayedSubmission(ArmJob(self.arm, self.program))
 
 
