@@ -99,7 +99,7 @@ MISTAKES = [
     (["objective=simmim", "objective.target=hgo"], "Did you mean hog?"),
     (["objective=simmim", "objective.loss=huber"], "Choose one of l1, l2"),
     # Data.
-    (["data=images"], "data.root is not set"),
+    (["data=images"], "data.root is not set. Add data.root=<folder>, with this in it: JPEG, PNG or WebP files"),
     (["data=images", "data.root={tmp}/nowhere"], "nowhere"),
     (["data=images", "data.root={tmp}/empty"], "holds no images"),
     (["data=images", "data.root={tmp}/texts"], "none ending in"),

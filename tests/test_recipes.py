@@ -43,7 +43,7 @@ def composed(name: str, *words: str) -> DictConfig:
 def test_every_recipe_composes_and_says_what_it_is(name: str):
     check(composed(name))
     text = (RECIPES / f"{name}.yaml").read_text()
-    for part in (f"python finetune.py experiment={name} ", "# Data: ", "# Status: ", "# Not as published: "):
+    for part in (f"python finetune.py experiment={name} ", "  layout: ", "# Status: ", "# Not as published: "):
         assert part in text
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from omegaconf import OmegaConf
 from PIL import Image as PILImage
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -178,6 +180,41 @@ def test_each_arm_of_a_sweep_is_a_wandb_run_of_its_own(train, tmp_path: Path, mo
     runs = sorted(tmp_path.rglob("run-*.wandb"))
     assert len({path.name for path in runs}) == 2
     assert len({path.parents[2] for path in runs}) == 2
+
+
+def test_what_an_agent_of_wandb_starts_is_the_run_that_it_names(tmp_path: Path):
+    """Its command line is made by W&B's own code, as an agent would, for each end of every range."""
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
+    from wandb.sdk.lib import config_util
+
+    sweep = yaml.safe_load((ROOT / "scripts" / "wandb_sweep.yaml").read_text())
+    assert (ROOT / sweep["program"]).is_file()
+    ends = {
+        key: (told["values"][0], told["values"][-1]) if "values" in told else (told["min"], told["max"])
+        for key, told in sweep["parameters"].items()
+    }
+    for end in (0, 1):
+        chosen = {key: {"value": values[end]} for key, values in ends.items()}
+        told = create_sweep_command_args({"args": chosen})
+        told |= {"env": ["/usr/bin/env"], "interpreter": [sys.executable], "program": [str(ROOT / sweep["program"])]}
+        words = [w for part in create_sweep_command(sweep["command"]) for w in told.get(part[2:-1], [part])]
+        config_util.save_config_file_from_dict(str(tmp_path / f"{end}.yaml"), chosen)
+        environment = {
+            "PATH": os.environ["PATH"], "HOME": str(tmp_path), "OMP_NUM_THREADS": "1", "WANDB_SWEEP_ID": "abcd1234",
+            "WANDB_RUN_ID": f"run{end}", "WANDB_SWEEP_PARAM_PATH": str(tmp_path / f"{end}.yaml"),
+        }  # fmt: skip
+        folder = tmp_path / f"run{end}"
+        quick = [word for word in QUICK if word != "logger=csv"]
+        words += [*quick, "trainer.max_steps=3", f"run_dir={folder}"]
+        result = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+        assert result.returncode == 0, result.stdout + result.stderr
+        (began,) = wandb_records(*folder.glob("wandb/offline-run-*/run-*.wandb"))["run"]
+        assert (began["run_id"], began["sweep_id"]) == (f"run{end}", "abcd1234")
+        assert (folder / "wandb_id").read_text() == f"run{end}"
+        config = OmegaConf.load(folder / "config.yaml")
+        assert {key: OmegaConf.select(config, "objective.name" if key == "objective" else key) for key in ends} == {
+            key: values[end] for key, values in ends.items()
+        }
 
 
 def test_scratch_is_a_wandb_run_beside_that_of_its_fine_tuning(train, finetune, monkeypatch: pytest.MonkeyPatch):

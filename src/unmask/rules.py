@@ -242,6 +242,8 @@ def check(cfg: DictConfig) -> None:
         ConfigError: a value is missing or not accepted.
     """
     for key in _missing(OmegaConf.to_container(cfg, resolve=False)):
+        if key == "data.root" and "layout" in cfg.data:
+            raise ConfigError(f"data.root is not set. Add data.root=<folder>, with this in it: {cfg.data.layout}.")
         raise ConfigError(f"{key} is not set, and there is no default for it. Add {key}=<value>.")
     if cfg.data.kind != cfg.modality.kind:
         raise ConfigError(

@@ -144,8 +144,9 @@ def _has_wandb_key() -> bool:
 
 
 def _run_id(folder: Path) -> str:
-    """One W&B run for one folder, also after a resume."""
+    """One W&B run for one folder, also after a resume; which one is W&B's to say where its agent started the program."""
     path = folder / "wandb_id"
     if not path.exists():
-        path.write_text(os.urandom(4).hex())
+        given = os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None
+        path.write_text(given or os.urandom(4).hex())
     return path.read_text()
