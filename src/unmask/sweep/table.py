@@ -25,7 +25,7 @@ def show(arms: Sequence[Arm], latest: dict[str, dict[str, Any]]) -> None:
     chain = {task: name for event in latest.values() for task, (name, _) in event.get("then", {}).items()}
     for heading in (
         names.pop() if len(names) == 1 else "metric",
-        *(f"{task}: {name}" for task, name in chain.items()), "attempts", "seconds",
+        *(f"{task}\n{name.removeprefix('test/')}" for task, name in chain.items()), "attempts", "seconds",
     ):  # fmt: skip
         table.add_column(heading, justify="right", overflow="fold")
     for arm in arms:
