@@ -144,7 +144,7 @@ def _has_wandb_key() -> bool:
 
 
 def _run_id(folder: Path) -> str:
-    """One W&B run for one folder, also after a resume; which one is W&B's to say where its agent started the program."""
+    """One W&B run for one folder, also after a resume; which one, W&B's agent says where it started the program."""
     path = folder / "wandb_id"
     if not path.exists():
         given = os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None
