@@ -242,7 +242,7 @@ def test_an_event_that_a_kill_cut_short_is_skipped_and_the_next_one_is_whole(tmp
         (1, "torch.OutOfMemoryError: CUDA out of memory.", "failed", "out of memory: torch.OutOfMemoryError", True),
         (1, "RuntimeError: [enforce] can't allocate memory: 9 bytes", "failed", "out of memory: RuntimeError", True),
         (-11, "", "failed", "killed by SIGSEGV", True),
-        (143, "stopped by SIGTERM after step 3 of 8", "interrupted", "stopped; goes on from its last checkpoint", True),
+        (143, "stopped by SIGTERM after step 3 of 8", "interrupted", "stopped; the same command goes on with it", True),
         (1, "Traceback:\nValueError: no\n[W] later words", "failed", "ValueError: no", False),
         (3, "", "failed", "exit code 3", False),
     ],

@@ -62,8 +62,8 @@ def steps_of(cfg: DictConfig, key: str, samples: int, batch: int, steps: int) ->
 
 
 def quiet() -> None:
-    """Lightning's advice that does not fit here: the stream is endless, and workers are the user's choice."""
+    """Lightning's advice that does not fit here: the stream is endless; workers and `srun` are the user's choice."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for words in ("does not have many workers", "number of training batches", "treespec", "in eval mode at the start"):
+    for words in ("many workers", "number of training batches", "treespec", "in eval mode at the start", "`srun`"):
         warnings.filterwarnings("ignore", f".*{words}.*")

@@ -39,7 +39,7 @@ def ending(code: int, log: str, stopping: bool) -> Ending:
     if code == 0:
         return Ending("done", None, False)
     if code in [128 + number for number in STOPPED] or (stopping and code < 0):
-        return Ending("interrupted", "stopped; goes on from its last checkpoint", True)
+        return Ending("interrupted", "stopped; the same command goes on with it", True)
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     memory = next((line for line in reversed(lines) if NO_MEMORY.search(line)), None)
     if memory is not None:

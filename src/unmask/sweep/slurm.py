@@ -162,5 +162,5 @@ class SlurmRunner(Runner):
             if handed.arm.done.exists():
                 how = Ending("done", None, again=False)
             elif self.stopping:
-                how = Ending("interrupted", "stopped; goes on from its last checkpoint", again=True)
+                how = Ending("interrupted", "stopped; the same command goes on with it", again=True)
         return self.end(handed, code, seconds, how, job=handed.job.job_id)
