@@ -1,0 +1,141 @@
+"""Which objective makes most of the same arithmetic? All of them on pictures and on text, three seeds.
+
+Floating-point operations of forward and backward, teacher included, as `torch.utils.flop_counter` adds them up. One
+width, depth and batch for all of a data set; how many samples an objective sees follows from what one costs it.
+
+    python benchmarks/equal_compute.py               # what is missing is run, and the README's table written
+    python benchmarks/equal_compute.py digits/       # only cells whose name begins so
+"""
+
+import argparse
+import csv
+import json
+import math
+import shutil
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import mean, stdev
+
+from evidence import DATA, ROOT, RUNS, SEEDS, commit, start_program, tune, write_between
+
+RESULTS = ROOT / "docs" / "equal_compute.csv"
+BEGIN, END = "<!-- equal compute: made by benchmarks/equal_compute.py -->\n", "<!-- /equal compute -->"
+TERAFLOP = {"digits": 24, "docs": 40}
+PICTURES = "model.width=128 model.base_lr=8e-3 trainer.gradient_clip=1 callbacks.probes.pool=tokens"
+CELLS = {
+    "digits/mae": f"objective=mae {PICTURES}",
+    "digits/simmim": f"objective=simmim mask.ratio=0.4 {PICTURES}",
+    "digits/data2vec": f"objective=data2vec mask.ratio=0.4 {PICTURES}",
+    "digits/data2vec2": f"objective=data2vec2 encoder=pre_norm mask.ratio=0.5 {PICTURES}",
+    "docs/mlm": "experiment=docs objective=mlm",
+    "docs/mae": "experiment=docs objective=mae mask.ratio=0.3 model.decoder.width=128",
+    "docs/data2vec": "experiment=docs objective=data2vec",
+    "docs/data2vec2": "experiment=docs objective=data2vec2 mask.ratio=0.15 objective.masks_per_sample=2 "
+    "objective.layer_norm=layer model.decoder.width=128 objective.decoder_residual=true objective.decoder_kernel=5 "
+    "objective.decoder_layers=3 model.base_lr=6e-3",
+}
+MEASURES = {"knn": "k-NN", "linear": "linear probe", "tuned": "fine-tuned"}
+COLUMNS = ("cell", "seed", "command", *MEASURES, "teraflop", "seconds", "commit")
+STUDENT = 4.303  # the 97.5 % quantile of Student's t with two degrees of freedom: three seeds
+
+
+def results() -> list[dict[str, str]]:
+    """What is written down."""
+    if not RESULTS.exists():
+        return []
+    with RESULTS.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def teraflop(folder: Path) -> float:
+    """Arithmetic of a run until its end."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return max(float(row["teraflop"]) for row in csv.DictReader(file) if row["teraflop"])
+
+
+def samples(cell: str) -> int:
+    """How many the budget allows: a step of one sample tells what it costs."""
+    folder = RUNS / "equal_compute" / cell / "one"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    start_program("train.py", f"{CELLS[cell]} debug=fast data.global_batch_size=1 precision=fp32", folder)
+    return round(TERAFLOP[cell.split("/")[0]] / teraflop(folder))
+
+
+def run(cell: str, seed: int, at: str) -> dict[str, object]:
+    """Train and judge."""
+    folder = RUNS / "equal_compute" / cell / str(seed)
+    shutil.rmtree(folder, ignore_errors=True)
+    command = f"{CELLS[cell]} trainer.duration='{samples(cell)} samples' seed={seed} precision=fp32"
+    start_program("train.py", command, folder)
+    probes = json.loads((folder / "probes.json").read_text())["pretrained"]
+    with (folder / "metrics.csv").open(newline="") as file:
+        clocks = [row["step_seconds"] for row in csv.DictReader(file) if row["step_seconds"]]
+    steps = json.loads((folder / "summary.json").read_text())["step"]
+    return {
+        "cell": cell, "seed": seed, "command": command, "knn": f"{100 * probes['knn_accuracy']:.1f}",
+        "linear": f"{100 * probes['linear_accuracy']:.1f}", "tuned": f"{100 * tune(cell, seed, folder)[0]:.1f}",
+        "teraflop": f"{teraflop(folder):.1f}", "seconds": round(mean(map(float, clocks)) * steps), "commit": at,
+    }  # fmt: skip
+
+
+def interval(values: list[float]) -> float:
+    """Half the width of the 95 % interval of a mean over three seeds; infinite for fewer."""
+    return STUDENT * stdev(values) / math.sqrt(3) if len(values) == 3 else math.inf
+
+
+def table(rows: list[dict[str, str]]) -> str:
+    """Markdown: by data set and measure the objectives, best first, and between which the seeds decide."""
+    lines = [
+        "| data, budget | judged by | mean ± 95 % interval over seeds, best first | resolved |",
+        "|---|---|---|---|",
+    ]
+    for data, budget in TERAFLOP.items():
+        for measure, name in MEASURES.items():
+            found: dict[str, list[float]] = {}
+            for row in rows:
+                if row["cell"].startswith(f"{data}/"):
+                    found.setdefault(row["cell"].split("/")[1], []).append(float(row[measure]))
+            best = sorted(found, key=lambda objective: -mean(found[objective]))
+            if not best:
+                continue
+            ends = {o: (mean(v) - interval(v), mean(v) + interval(v)) for o, v in found.items()}
+            resolved = [f"{a} > {b}" for i, a in enumerate(best) for b in best[i + 1 :] if ends[a][0] > ends[b][1]]
+            said = ", ".join(f"{o} {mean(found[o]):.1f} ± {interval(found[o]):.1f}" for o in best)
+            lines.append(
+                f"| {DATA[data]}, {budget} TFLOP | {name} | {said} | {', '.join(resolved) or 'not resolved'} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Run what is missing, write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("prefix", nargs="*", default=[""], help="only cells whose name begins so")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
+    options = parser.parse_args()
+    there = {(row["cell"], int(row["seed"])) for row in results()}
+    chosen = [cell for cell in CELLS if cell.startswith(tuple(options.prefix))]
+    missing = [(cell, seed) for seed in SEEDS for cell in chosen if (cell, seed) not in there]
+    lock, at = threading.Lock(), commit()
+
+    def one(pair: tuple[str, int]) -> None:
+        row = run(*pair, at)
+        with lock:
+            new = not RESULTS.exists()
+            with RESULTS.open("a", newline="") as file:
+                writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+                if new:
+                    writer.writeheader()
+                writer.writerow(row)
+            print(*(f"{key} {row[key]}" for key in ("cell", "seed", *MEASURES, "teraflop")), flush=True)
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(one, missing))
+    write_between(BEGIN, END, table(results()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
