@@ -222,6 +222,13 @@ def table(rows: Sequence[dict[str, str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def write_between(begin: str, end: str, text: str) -> None:
+    """Renew what stands between two marks in the README."""
+    before, _, rest = README.read_text().partition(begin)
+    _, _, after = rest.partition(end)
+    README.write_text(before + begin + text + end + after)
+
+
 def _tuned(seeds: Sequence[dict[str, str]]) -> tuple[str, str, str]:
     """On what, and both accuracies, of the seeds that were fine-tuned."""
     known = [row for row in seeds if row["tuned"]]
@@ -247,9 +254,7 @@ def main() -> int:
     parser.add_argument("--table", action="store_true", help="run nothing, write the README's table")
     arguments = parser.parse_args()
     failed = 0 if arguments.table else run_missing(tuple(arguments.prefix) or ("",), arguments.jobs)
-    before, _, rest = README.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    README.write_text(before + BEGIN + table(results()) + END + after)
+    write_between(BEGIN, END, table(results()))
     return 1 if failed else 0
 
 

@@ -24,7 +24,7 @@ from unmask.task.probe import effective_rank, knn_accuracy, linear_accuracy
 
 COLUMNS = {
     "step", "loss", "learning_rate", "grad_norm", "epoch", "samples_per_second", "visible_tokens_per_second",
-    "step_seconds", "data_wait_share", "mfu", "memory_gb", "hidden_fraction_min", "hidden_fraction_mean",
+    "step_seconds", "data_wait_share", "mfu", "teraflop", "memory_gb", "hidden_fraction_min", "hidden_fraction_mean",
     "hidden_fraction_max", "target_std", "prediction_std", "effective_rank", "knn_accuracy", "linear_accuracy",
 }  # fmt: skip
 NUMBERS = ("deviation", "size", "spread", "between_samples", "between_tokens", "rank")
@@ -61,6 +61,8 @@ def test_every_metric_is_written(smoke: tuple[Path, str]):
         assert float(row["grad_norm"]) > 0
         assert 0 < float(row["mfu"]) < 1.5
         assert 0 <= float(row["data_wait_share"]) < 1
+    assert float(steps[0]["teraflop"]) > 0
+    assert float(steps[9]["teraflop"]) == pytest.approx(10 * float(steps[0]["teraflop"]))
     assert float(steps[0]["learning_rate"]) == 0  # warm-up starts at zero
     assert [row["knn_accuracy"] != "" for row in rows].count(True) >= 2
     events = EventAccumulator(str(smoke[0] / "tensorboard"))

@@ -110,15 +110,17 @@ class Metrics(L.Callback):
         count, seconds = self._count, self._busy + self._waited
         # With several devices: means and speeds of all ranks, times of this one. Saving, probes, pictures are left out.
         speed = self._samples / seconds * trainer.world_size
+        seen = trainer.global_step * trainer.datamodule.global_batch  # type: ignore[attr-defined]
         self.latest = {
             **{name: float(_over_ranks(trainer, value, "mean")) / count for name, value in sorted(self._sums.items())},
             "learning_rate": module.optimization.learning_rate(trainer.global_step - 1),
             "grad_norm": self._grad_norm,
-            "epoch": trainer.global_step * trainer.datamodule.global_batch / len(trainer.datamodule.train),  # type: ignore[attr-defined]
+            "epoch": seen / len(trainer.datamodule.train),  # type: ignore[attr-defined]
             "samples_per_second": speed,
             "step_seconds": seconds * trainer.accumulate_grad_batches / count,
             "data_wait_share": self._waited / seconds,
             "mfu": speed / trainer.world_size * self._flops_per_sample / self._peak,
+            "teraflop": seen * self._flops_per_sample / 1e12,  # since the first step of the run
             "memory_gb": memory_gb(module.device),
         }
         if self._hidden:

@@ -20,7 +20,7 @@ GROUPS = {
     "Share of time waiting for data, of peak arithmetic used": r"data_wait_share|mfu",
     "Memory, GB": r"memory_gb",
 }
-LEFT_OUT = r"epoch|step_seconds|visible_tokens_per_second|hidden_fraction_.*|collapse/.*|test/.*"
+LEFT_OUT = r"epoch|teraflop|step_seconds|visible_tokens_per_second|hidden_fraction_.*|collapse/.*|test/.*"
 
 
 def run_charts(metrics: Curves) -> list[Chart]:
