@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import QUICK, ROOT
-from unmask.checkout import freeze
+from unmask.checkout import differs, freeze
 from unmask.cli import _with_backbones_own
 from unmask.errors import ConfigError
 from unmask.sweep.arm import Arm, quoted
@@ -304,11 +304,14 @@ def test_frozen_code_is_a_copy_with_its_commit(tmp_path: Path):
     for name in ("train.py", "finetune.py", "conf/train.yaml", "src/unmask/cli.py", "commit.txt", "changes.diff"):
         assert (tmp_path / "code" / name).is_file()
     assert not list((tmp_path / "code").rglob("__pycache__"))
+    assert not differs(tmp_path / "code")
     script = "from unmask.checkout import ROOT, commit; print(ROOT, commit())"
     path = {**os.environ, "PYTHONPATH": str(tmp_path / "code" / "src")}
     said = subprocess.run([sys.executable, "-c", script], env=path, capture_output=True, text=True, check=True).stdout
     assert said.split()[0] == str(tmp_path / "code")
     assert said.split()[1] in ((tmp_path / "code" / "commit.txt").read_text().strip(), "None")
+    (tmp_path / "code" / "conf" / "train.yaml").write_text("seed: 1\n")
+    assert differs(tmp_path / "code")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("src", "conf", "train.py", "finetune.py")
+SOURCES = (".py", ".yaml")
 COMMIT, CHANGES = "commit.txt", "changes.diff"
 
 
@@ -30,6 +31,16 @@ def freeze(folder: Path) -> None:
     (aside / COMMIT).write_text(f"{commit() or ''}\n")
     (aside / CHANGES).write_text(_git("diff", "HEAD") or "")
     aside.rename(folder)
+
+
+def differs(folder: Path) -> bool:
+    """Whether code or configs are no longer what was copied to `folder`."""
+    return _contents(ROOT) != _contents(folder)
+
+
+def _contents(root: Path) -> dict[Path, bytes]:
+    files = [path for part in PARTS for path in ((root / part).rglob("*") if (root / part).is_dir() else [root / part])]
+    return {path.relative_to(root): path.read_bytes() for path in files if path.suffix in SOURCES}
 
 
 def _git(*words: str) -> str | None:

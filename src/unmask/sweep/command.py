@@ -8,7 +8,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from unmask.checkout import ROOT
+from unmask.checkout import ROOT, differs
 from unmask.errors import ConfigError
 from unmask.sweep.arm import quoted
 from unmask.sweep.naming import key_of, sweep_name
@@ -54,6 +54,9 @@ def with_folder(words: Sequence[str], program: str) -> list[str]:
     words = ["-m", *words, f"hydra.sweep.dir={quoted(folder)}"]
     frozen = folder.resolve() / "code"
     if (frozen / f"{program}.py").is_file() and ROOT.resolve() != frozen:
+        if differs(frozen):
+            print(f"note:    code or configs have changed since; this sweep goes on with its own in {frozen}.")
+            print("         For the new ones start another sweep: sweep.name=<new name>.")
         sys.stdout.flush()
         path = os.pathsep.join(filter(None, [str(frozen / "src"), os.environ.get("PYTHONPATH")]))
         command = [sys.executable, str(frozen / f"{program}.py"), *words]
