@@ -41,6 +41,11 @@ def table(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def test_a_debug_mode_leaves_out_what_only_pretraining_has(pretrained: Path, finetune: Run):
+    run = finetune(f"backbone={pretrained}", "debug=fast", "logger=csv")
+    assert (run / "predictions.csv").is_file()
+
+
 def test_a_run_folder_is_all_that_fine_tuning_needs(pretrained: Path, finetune: Run, capsys):
     run = finetune(f"backbone={pretrained}", *TUNE, "compare=scratch")
     out = capsys.readouterr().out

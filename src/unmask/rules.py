@@ -211,7 +211,7 @@ RULES = {
     "precision.name": _choice("auto", "fp32", "bf16", "fp16"),
     "trainer.max_steps": _whole(1, "optimiser steps", optional=True),
     "trainer.devices": Rule(lambda v: v == "auto" or (type(v) is int and v > 0), "a number of devices, or auto"),
-    "trainer.strategy": _choice("auto", "ddp"),
+    "trainer.strategy": _choice("auto", "ddp", "fsdp"),
     "then": Rule(
         lambda v: not isinstance(v, str | None) and all(isinstance(one, str) and one.strip() for one in v),
         "a list of tasks, such as [knn]",

@@ -8,6 +8,7 @@ import lightning.pytorch as L
 import numpy as np
 import torch
 from hydra.utils import instantiate
+from lightning.pytorch.strategies import Strategy
 from omegaconf import DictConfig
 
 from unmask.build.create import arguments, create, optimizer_factory, steps_of
@@ -20,6 +21,7 @@ from unmask.training.data import Buckets
 from unmask.training.duration import to_steps
 from unmask.training.module import Optimization, TrainingModule
 from unmask.training.precision import resolve_precision
+from unmask.training.sharding import sharded_strategy
 
 
 def build_source(cfg: DictConfig, split: str, **given: Any) -> Source:
@@ -59,7 +61,7 @@ def build_callbacks(cfg: DictConfig, samples: int, batch: int, steps: int) -> di
     """In the order of the config; `every` and `grace` become optimiser steps."""
     callbacks = {}
     for name, node in cfg.callbacks.items():
-        if node is None:
+        if node is None or "_target_" not in node:  # a debug mode sets some that fine-tuning does not have
             continue
         given = {}
         if "every" in node:
@@ -108,7 +110,7 @@ def build_trainer(cfg: DictConfig, folder: Path, batch: int, steps: int, callbac
     trainer = L.Trainer(
         accelerator=cfg.trainer.accelerator,
         devices=cfg.trainer.devices,
-        strategy=cfg.trainer.strategy,
+        strategy=_strategy(cfg),
         precision=_precision(cfg),  # type: ignore[arg-type]
         max_steps=steps,
         max_epochs=-1,  # the stream has no end; epochs are ours to count
@@ -126,6 +128,16 @@ def build_trainer(cfg: DictConfig, folder: Path, batch: int, steps: int, callbac
     )
     trainer.accumulate_grad_batches = _accumulation(cfg, batch, trainer.world_size)
     return trainer
+
+
+def _strategy(cfg: DictConfig) -> str | Strategy:
+    """Lightning's name of it, or one that splits the model."""
+    if cfg.trainer.strategy != "fsdp":
+        return str(cfg.trainer.strategy)
+    if _precision(cfg) == "16-mixed":
+        raise ConfigError("precision=fp16 does not go with trainer.strategy=fsdp. Use precision=bf16 or fp32.")
+    devices = cfg.trainer.devices
+    return sharded_strategy(max(1, torch.cuda.device_count()) if devices == "auto" else devices)
 
 
 def _precision(cfg: DictConfig) -> str:

@@ -14,6 +14,7 @@ from unmask.address import address
 from unmask.callbacks.metrics import Metrics, log_metrics
 from unmask.errors import ConfigError
 from unmask.files import written_whole
+from unmask.objective.base import Objective
 from unmask.schema import Batch
 from unmask.task.collapse import STATES, Look, Verdict, judge, measure
 from unmask.training.data import TrainingData
@@ -86,13 +87,14 @@ class Collapse(L.Callback):
 
     def _look(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         before = self.verdict
-        if trainer.is_global_zero:
-            assert isinstance(pl_module, PretrainModule)
-            if self._samples is None:
-                data: TrainingData = trainer.datamodule  # type: ignore[attr-defined]
-                self._samples = data.samples("test", self.samples)
-            if self._samples is not None:
-                self._take(trainer, pl_module, self._samples)
+        assert isinstance(pl_module, PretrainModule)
+        with pl_module.judged() as objective:
+            if trainer.is_global_zero:
+                if self._samples is None:
+                    data: TrainingData = trainer.datamodule  # type: ignore[attr-defined]
+                    self._samples = data.samples("test", self.samples)
+                if self._samples is not None:
+                    self._take(trainer, objective, self._samples.to(pl_module.device), pl_module.seed)
         self.verdict = trainer.strategy.broadcast(self.verdict)
         if self.verdict is None:
             return
@@ -101,12 +103,12 @@ class Collapse(L.Callback):
         if self.action == "stop" and self.verdict.state == "collapsed":
             trainer.should_stop, self.stopped_at = True, trainer.global_step
 
-    def _take(self, trainer: L.Trainer, module: PretrainModule, samples: Batch) -> None:
+    def _take(self, trainer: L.Trainer, objective: Objective, samples: Batch, seed: int) -> None:
         """Measure, judge, log, write."""
         metrics = next(c for c in trainer.callbacks if isinstance(c, Metrics)).latest  # type: ignore[attr-defined]
         with torch.random.fork_rng(devices=[]):  # a view may draw noise: each time the same, and none of training's
-            torch.manual_seed(address(module.seed, "collapse"))
-            numbers = measure(*_views(module, samples))
+            torch.manual_seed(address(seed, "collapse"))
+            numbers = measure(*_views(objective, samples))
         said = {name: value for name, value in metrics.items() if name in ("target_std", "prediction_std")}
         look = Look(trainer.global_step, said | numbers)
         self.verdict = judge([*(look for look, _ in self._history), look], self.grace)
@@ -116,22 +118,21 @@ class Collapse(L.Callback):
         write_history(Path(trainer.default_root_dir) / FILE, self._history)
 
 
-def _views(module: PretrainModule, samples: Batch) -> tuple[dict[str, Tensor], Tensor | None]:
+def _views(objective: Objective, samples: Batch) -> tuple[dict[str, Tensor], Tensor | None]:
     """Some tokens of each sample, the same ones each time: (B, N, D) by name, and which are real (B, N)."""
-    samples, modality = samples.to(module.device), module.objective.backbone.modality
+    modality = objective.backbone.modality
     tokens, real = math.prod(modality.grid_of(samples)), modality.real(samples)
     # At random: a stride might keep to one column of the grid.
-    places = torch.randperm(tokens, generator=torch.Generator().manual_seed(0))[:PLACES].to(module.device)
+    places = torch.randperm(tokens, generator=torch.Generator().manual_seed(0))[:PLACES].to(samples.positions.device)
 
     def pick(features: Tensor) -> Tensor:
         # Rows by themselves come without padding that only the others need: that back first.
         return F.pad(features, (0, 0, 0, tokens - features.shape[1]))[:, places].float().cpu()
 
-    with module.judged() as objective:
-        parts = [
-            {name: pick(x) for name, x in objective.views(samples.rows(i, i + CHUNK)).items()}
-            for i in range(0, len(samples), CHUNK)
-        ]
+    parts = [
+        {name: pick(x) for name, x in objective.views(samples.rows(i, i + CHUNK)).items()}
+        for i in range(0, len(samples), CHUNK)
+    ]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}, (
         None if real is None else real[:, places]
     )

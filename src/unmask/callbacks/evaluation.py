@@ -6,6 +6,7 @@ from typing import Any
 import lightning.pytorch as L
 
 from unmask.callbacks.metrics import log_metrics
+from unmask.task.base import Task
 from unmask.training.finetune import FinetuneModule, Views, judge
 
 FOLDER = "model"  # of the run folder: the best task, to be used
@@ -48,10 +49,15 @@ class Evaluation(L.Callback):
 
     def _look(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, FinetuneModule)
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        if not trainer.is_global_zero or trainer.global_step == self._seen:
+        if trainer.global_step == self._seen:
             return
-        self._seen, task = trainer.global_step, module.task
+        self._seen = trainer.global_step
+        with module.judged() as task:
+            if trainer.is_global_zero:
+                self._judge(trainer, module, task)
+
+    def _judge(self, trainer: L.Trainer, module: FinetuneModule, task: Task) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
         folder = Path(trainer.default_root_dir) / FOLDER
         if not len(data.validation):
             if trainer.global_step >= trainer.max_steps or trainer.should_stop:

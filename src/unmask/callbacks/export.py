@@ -12,6 +12,7 @@ class ExportBackbone(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Rank 0 writes."""
-        if trainer.is_global_zero:
-            assert isinstance(pl_module, PretrainModule)
-            pl_module.objective.backbone.save(Path(trainer.default_root_dir) / "backbone")
+        assert isinstance(pl_module, PretrainModule)
+        with pl_module.judged() as objective:
+            if trainer.is_global_zero:
+                objective.backbone.save(Path(trainer.default_root_dir) / "backbone")

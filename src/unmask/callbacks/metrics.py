@@ -15,6 +15,7 @@ from torch.nn.utils import get_total_norm
 from torch.utils.flop_counter import FlopCounterMode
 
 from unmask.errors import ConfigError
+from unmask.nn.sharded import whole
 from unmask.schema import Batch
 from unmask.training.module import TrainingModule
 from unmask.training.precision import matmul_dtype
@@ -77,7 +78,7 @@ class Metrics(L.Callback):
         """The gradient's norm, where it is going to be logged."""
         if (trainer.global_step + 1) % self.every == 0:
             gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-            self._grad_norm = float(get_total_norm(gradients))
+            self._grad_norm = float(whole(get_total_norm(gradients)))
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -88,7 +89,7 @@ class Metrics(L.Callback):
             self._counter.__exit__(None, None, None)  # type: ignore[no-untyped-call]
             self._flops_per_sample = self._counter.get_total_flops() / len(batch)
             self._counter = None
-        for name, value in {"loss": pl_module.output.loss.detach(), **pl_module.output.metrics}.items():
+        for name, value in pl_module.output.metrics.items():
             self._sums[name] = self._sums[name] + value
         if pl_module.mask is not None:
             self._hidden.append(pl_module.hidden_fraction)
@@ -96,9 +97,12 @@ class Metrics(L.Callback):
         self._count += 1
         self._samples += len(batch)
         self._busy += time.perf_counter() - self._began
-        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and trainer.global_step % self.every == 0:
-            self._log(trainer, pl_module)
-            self._clear()
+        parts = trainer.accumulate_grad_batches
+        if (batch_idx + 1) % parts == 0:
+            self._sums["loss"] = self._sums["loss"] + pl_module.step_loss * parts  # divided by micro-batches below
+            if trainer.global_step % self.every == 0:
+                self._log(trainer, pl_module)
+                self._clear()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """What came since the last row."""

@@ -11,7 +11,8 @@ from PIL import Image as PILImage
 from unmask.files import written_whole
 from unmask.masking.audit import as_grid, coverage_picture
 from unmask.media import Film, Sound
-from unmask.schema import Batch
+from unmask.objective.base import Objective
+from unmask.schema import Batch, Mask
 from unmask.training.data import TrainingData
 from unmask.training.module import PretrainModule
 
@@ -55,11 +56,16 @@ class Pictures(L.Callback):
         self._draw(trainer, pl_module)
 
     def _draw(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not trainer.is_global_zero or self._samples is None or trainer.global_step == self._drawn:
+        if self._samples is None or trainer.global_step == self._drawn:
             return
         self._drawn = trainer.global_step
         assert isinstance(pl_module, PretrainModule)
-        sheet, media = reconstruct(pl_module, self._samples)
+        samples = self._samples.to(pl_module.device)
+        with pl_module.judged() as objective:
+            if trainer.is_global_zero:
+                self._show(trainer, *reconstruct(objective, samples, pl_module.draw_mask(samples)))
+
+    def _show(self, trainer: L.Trainer, sheet: np.ndarray, media: dict[str, Sound | Film]) -> None:
         path = Path(trainer.default_root_dir) / "pictures" / f"step={trainer.global_step:09d}.png"
         with written_whole(path) as aside:
             PILImage.fromarray(sheet).save(aside, format="png")
@@ -77,12 +83,10 @@ class Pictures(L.Callback):
                     log(f"{kind}/{name}", [str(files[name])], trainer.global_step)  # the picture has the bare name
 
 
-def reconstruct(module: PretrainModule, samples: Batch) -> tuple[np.ndarray, dict[str, Sound | Film]]:
+def reconstruct(objective: Objective, samples: Batch, mask: Mask) -> tuple[np.ndarray, dict[str, Sound | Film]]:
     """What the modality makes of the objective's prediction: a picture, (height, width, 3) uint8, and what moves."""
-    samples = samples.to(module.device)
-    mask = module.draw_mask(samples).every(module.objective.masks_per_sample)
-    with module.judged() as objective:
-        prediction = objective.predict(samples, mask)
-        prediction = None if prediction is None else prediction.float()
-        shown = (samples, mask, prediction, objective.normalize)
-        return objective.backbone.modality.picture(*shown), objective.backbone.modality.media(*shown)
+    mask = mask.every(objective.masks_per_sample)
+    prediction = objective.predict(samples, mask)
+    prediction = None if prediction is None else prediction.float()
+    shown = (samples, mask, prediction, objective.normalize)
+    return objective.backbone.modality.picture(*shown), objective.backbone.modality.media(*shown)

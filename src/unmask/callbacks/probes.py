@@ -44,11 +44,13 @@ class Probes(L.Callback):
     ) -> None:
         """Judge the features as they are."""
         due = (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and trainer.global_step % self.every == 0
-        if not due or not trainer.is_global_zero:
+        if not due:
             return
         assert isinstance(pl_module, PretrainModule)
-        self._read(trainer)
         with pl_module.judged() as objective:
+            if not trainer.is_global_zero:
+                return
+            self._read(trainer)
             features = self._encode(partial(objective.backbone.features, pool=self.pool), pl_module.device)
         metrics = {"effective_rank": effective_rank(features[0])}
         if self._labelled:
@@ -57,13 +59,17 @@ class Probes(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The table, once the training is whole."""
-        if trainer.global_step < trainer.max_steps or not trainer.is_global_zero:
+        if trainer.global_step < trainer.max_steps:
             return
         assert isinstance(pl_module, PretrainModule)
+        with pl_module.judged() as objective:
+            if trainer.is_global_zero:
+                self._compare(trainer, pl_module, objective.backbone)
+
+    def _compare(self, trainer: L.Trainer, pl_module: PretrainModule, trained: Backbone) -> None:
         self._read(trainer)
         if not self._labelled:
             return
-        trained = pl_module.objective.backbone
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(pl_module.seed)
             untrained = Backbone.from_settings(trained.settings()).to(pl_module.device).eval()
@@ -74,8 +80,7 @@ class Probes(L.Callback):
         }
         rows = {}
         for name, encode in encoders.items():
-            with pl_module.judged():
-                features = self._encode(encode, pl_module.device)
+            features = self._encode(encode, pl_module.device)
             rows[name] = {
                 "knn_accuracy": self._score(knn_accuracy, features),
                 "linear_accuracy": self._score(linear_accuracy, features),

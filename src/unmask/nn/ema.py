@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from unmask.nn.sharded import local
+
 
 class EMA(nn.Module):
     """teacher <- τ teacher + (1 - τ) student, in float32, for every parameter that is not merely copied.
@@ -31,7 +33,7 @@ class EMA(nn.Module):
     @torch.no_grad()
     def update(self, student: nn.Module, tau: float) -> None:
         """One step towards the student; copied parameters and buffers become equal to it."""
-        mine, theirs = list(self.model.parameters()), list(student.parameters())
+        mine, theirs = ([local(p) for p in one.parameters()] for one in (self.model, student))
         averaged = [i for i, average in enumerate(self.averaged) if average]
         copied = [i for i, average in enumerate(self.averaged) if not average]
         if averaged:

@@ -34,7 +34,7 @@ def parameter_groups(
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
+        if parameter.requires_grad and parameter.numel():  # no class token is one of no elements
             exempt = not decay_vectors and (parameter.ndim <= 1 or name.endswith(".bias"))
             exempt |= not decay_tokens and name.endswith("_token")
             decay = 0.0 if exempt else weight_decay

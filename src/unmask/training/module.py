@@ -3,20 +3,23 @@
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import lightning.pytorch as L
 import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 from torch.optim import Optimizer
 
 from unmask.address import address
 from unmask.backbone import Learner
 from unmask.masking.strategy import MaskStrategy
+from unmask.nn.sharded import local
 from unmask.objective.base import Objective
 from unmask.schema import Batch, Mask, Output
 from unmask.training.groups import parameter_groups
+from unmask.training.sharding import Sharding
 
 
 class Optimization(NamedTuple):
@@ -61,12 +64,19 @@ class TrainingModule(L.LightningModule, ABC):
     def __init__(self, optimization: Optimization, seed: int) -> None:
         super().__init__()
         self.optimization, self.seed = optimization, seed
-        self._counted = torch.zeros(())
+        self._counted = self._lost = torch.zeros(())
+        self._sharding: Sharding | None = None
 
     @property
     @abstractmethod
     def model(self) -> Learner:
         """What learns: it holds a backbone."""
+
+    def configure_model(self) -> None:
+        """Split the model over the devices where the strategy is to."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ModelParallelStrategy) and self._sharding is None:
+            self._sharding = Sharding(self.model, strategy.device_mesh["data_parallel"])
 
     def configure_optimizers(self) -> Optimizer:
         """Parameter groups by decay and layer; the rate is set by `optimizer_step`."""
@@ -81,21 +91,24 @@ class TrainingModule(L.LightningModule, ABC):
         them. Where a step is one micro-batch nothing is changed.
         """
         if self.trainer.accumulate_grad_batches * self.trainer.world_size == 1:
+            self.step_loss = loss.detach()
             return loss
         # In thousands: a loss as large as all its tokens would leave the range of float16.
         count = torch.as_tensor(count, dtype=torch.float32, device=loss.device) / 1000
-        self._counted = self._counted + count
-        return loss * count
+        loss = loss * count
+        self._counted, self._lost = self._counted + count, self._lost + loss.detach()
+        return loss
 
     def on_after_backward(self) -> None:
-        """At the end of a step divide its gradients by what was counted."""
+        """At the end of a step divide its gradients and its loss by what was counted."""
         parts, world = self.trainer.accumulate_grad_batches, self.trainer.world_size
         if parts * world == 1 or (self.trainer.fit_loop.batch_idx + 1) % parts:
             return
-        counted = self.trainer.strategy.reduce(self._counted, reduce_op="sum")
-        self._counted = torch.zeros(())
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        torch._foreach_mul_(gradients, parts * world / counted.clamp(min=1e-3))
+        counted = self.trainer.strategy.reduce(self._counted, reduce_op="sum").clamp(min=1e-3)
+        self.step_loss = self._lost * world / counted  # its mean over the devices is the step's
+        self._counted = self._lost = torch.zeros(())
+        gradients = [local(p.grad) for p in self.model.parameters() if p.grad is not None]
+        torch._foreach_mul_(gradients, parts * world / counted)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout and the like by address, so that no generator has to be saved."""
@@ -126,13 +139,17 @@ class TrainingModule(L.LightningModule, ABC):
 
     @contextmanager
     def judged(self) -> Iterator[Any]:
-        """The model to look at: in eval mode, without gradients, and put back after."""
-        self.model.eval()
-        try:
-            with torch.inference_mode():
-                yield self.model
-        finally:
-            self.model.train()
+        """The model to look at: in one piece, in eval mode, without gradients, and put back after.
+
+        All ranks have to come, where only one of them looks too.
+        """
+        with nullcontext(self.model) if self._sharding is None else self._sharding.gathered() as model:
+            model.eval()
+            try:
+                with torch.inference_mode():
+                    yield model
+            finally:
+                model.train()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """The last hook of a micro-batch: what comes until the next one starts is waiting for data."""
