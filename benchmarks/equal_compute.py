@@ -13,14 +13,12 @@ import json
 import math
 import shutil
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean, stdev
 
 from evidence import DATA, ROOT, RUNS, SEEDS, commit, start_program, tune, write_between
+from results import Results
 
-RESULTS = ROOT / "docs" / "equal_compute.csv"
 BEGIN, END = "<!-- equal compute: made by benchmarks/equal_compute.py -->\n", "<!-- /equal compute -->"
 TERAFLOP = {"digits": 24, "docs": 40}
 PICTURES = "model.width=128 model.base_lr=8e-3 trainer.gradient_clip=1 callbacks.probes.pool=tokens"
@@ -38,15 +36,8 @@ CELLS = {
 }
 MEASURES = {"knn": "k-NN", "linear": "linear probe", "tuned": "fine-tuned"}
 COLUMNS = ("cell", "seed", "command", *MEASURES, "teraflop", "seconds", "commit")
+RESULTS = Results(ROOT / "docs" / "equal_compute.csv", COLUMNS, keys=2)
 STUDENT = 4.303  # the 97.5 % quantile of Student's t with two degrees of freedom: three seeds
-
-
-def results() -> list[dict[str, str]]:
-    """What is written down."""
-    if not RESULTS.exists():
-        return []
-    with RESULTS.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def teraflop(folder: Path) -> float:
@@ -64,7 +55,7 @@ def samples(cell: str) -> int:
     return round(TERAFLOP[cell.split("/")[0]] / teraflop(folder))
 
 
-def run(cell: str, seed: int, at: str) -> dict[str, object]:
+def run(cell: str, seed: int) -> dict[str, object]:
     """Train and judge."""
     folder = RUNS / "equal_compute" / cell / str(seed)
     shutil.rmtree(folder, ignore_errors=True)
@@ -77,7 +68,7 @@ def run(cell: str, seed: int, at: str) -> dict[str, object]:
     return {
         "cell": cell, "seed": seed, "command": command, "knn": f"{100 * probes['knn_accuracy']:.1f}",
         "linear": f"{100 * probes['linear_accuracy']:.1f}", "tuned": f"{100 * tune(cell, seed, folder)[0]:.1f}",
-        "teraflop": f"{teraflop(folder):.1f}", "seconds": round(mean(map(float, clocks)) * steps), "commit": at,
+        "teraflop": f"{teraflop(folder):.1f}", "seconds": round(mean(map(float, clocks)) * steps), "commit": commit(),
     }  # fmt: skip
 
 
@@ -110,31 +101,16 @@ def table(rows: list[dict[str, str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
+def main() -> int:
     """Run what is missing, write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("prefix", nargs="*", default=[""], help="only cells whose name begins so")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
     options = parser.parse_args()
-    there = {(row["cell"], int(row["seed"])) for row in results()}
     chosen = [cell for cell in CELLS if cell.startswith(tuple(options.prefix))]
-    missing = [(cell, seed) for seed in SEEDS for cell in chosen if (cell, seed) not in there]
-    lock, at = threading.Lock(), commit()
-
-    def one(pair: tuple[str, int]) -> None:
-        row = run(*pair, at)
-        with lock:
-            new = not RESULTS.exists()
-            with RESULTS.open("a", newline="") as file:
-                writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-                if new:
-                    writer.writeheader()
-                writer.writerow(row)
-            print(*(f"{key} {row[key]}" for key in ("cell", "seed", *MEASURES, "teraflop")), flush=True)
-
-    with ThreadPoolExecutor(options.jobs) as pool:
-        list(pool.map(one, missing))
-    write_between(BEGIN, END, table(results()))
+    failed = RESULTS.fill([(cell, seed) for seed in SEEDS for cell in chosen], run, options.jobs)
+    write_between(BEGIN, END, table(RESULTS.rows()))
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -10,23 +10,21 @@ A run that was broken off starts anew; one that is in `docs/evidence.csv` is not
 """
 
 import argparse
-import csv
 import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
 from statistics import mean, stdev
 
+from results import Results
+
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "docs" / "evidence.csv"
 RUNS = ROOT / "outputs" / "evidence"
 README = ROOT / "README.md"
 BEGIN, END = "<!-- evidence: made by benchmarks/evidence.py -->\n", "<!-- /evidence -->"
@@ -80,6 +78,7 @@ COLUMNS = (
     *(f"{features}_{probe}" for features in FEATURES for probe in ("knn", "linear")),
     *("tuned_on", "tuned", "scratch", "health", "seconds", "commit"),
 )
+RESULTS = Results(ROOT / "docs" / "evidence.csv", COLUMNS, keys=2)
 
 
 def commit() -> str:
@@ -92,15 +91,7 @@ def commit() -> str:
     return git("rev-parse", "--short", "HEAD").strip() + ("+" if changed else "")
 
 
-def results() -> list[dict[str, str]]:
-    """What is written down."""
-    if not RESULTS.exists():
-        return []
-    with RESULTS.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def run(cell: str, seed: int, at: str) -> dict[str, object]:
+def run(cell: str, seed: int) -> dict[str, object]:
     """Train; what the probes say at the end.
 
     Raises:
@@ -134,7 +125,7 @@ def run(cell: str, seed: int, at: str) -> dict[str, object]:
         "scratch": f"{100 * scratch:.1f}",
         "health": f"{alarms} of {len(looks)} looks alarmed" if alarms else "healthy throughout",
         "seconds": seconds,
-        "commit": at,
+        "commit": commit(),
     }
 
 
@@ -166,35 +157,6 @@ def start_program(program: str, words: str, folder: Path) -> None:
         )
     if done.returncode:
         raise RuntimeError(f"{folder} failed, see {log.name}")
-
-
-def run_missing(prefixes: tuple[str, ...], jobs: int) -> int:
-    """Run what is not written down, each as it is done; how many failed."""
-    there = {(row["cell"], int(row["seed"])) for row in results()}
-    missing = [(c, s) for s in SEEDS for c in CELLS if c.startswith(prefixes) and (c, s) not in there]
-    lock, at = threading.Lock(), commit()
-
-    def one(pair: tuple[str, int]) -> bool:
-        try:
-            row = run(*pair, at)
-        except RuntimeError as error:
-            print(error, file=sys.stderr, flush=True)
-            return False
-        with lock:
-            new = not RESULTS.exists()
-            with RESULTS.open("a", newline="") as file:
-                writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-                if new:
-                    writer.writeheader()
-                writer.writerow(row)
-            print(
-                f"{row['cell']} seed {row['seed']}: k-NN {row['pretrained_knn']}, linear {row['pretrained_linear']}",
-                flush=True,
-            )
-        return True
-
-    with ThreadPoolExecutor(jobs) as pool:
-        return sum(not good for good in pool.map(one, missing))
 
 
 def table(rows: Sequence[dict[str, str]]) -> str:
@@ -250,12 +212,14 @@ def _spread(values: list[float]) -> str:
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("prefix", nargs="*", help="only cells whose name begins so")
+    parser.add_argument("prefix", nargs="*", default=[""], help="only cells whose name begins so")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
     parser.add_argument("--table", action="store_true", help="run nothing, write the README's table")
     arguments = parser.parse_args()
-    failed = 0 if arguments.table else run_missing(tuple(arguments.prefix) or ("",), arguments.jobs)
-    write_between(BEGIN, END, table(results()))
+    chosen = [cell for cell in CELLS if cell.startswith(tuple(arguments.prefix))]
+    arms = [(cell, seed) for seed in SEEDS for cell in chosen]
+    failed = 0 if arguments.table else RESULTS.fill(arms, run, arguments.jobs)
+    write_between(BEGIN, END, table(RESULTS.rows()))
     return 1 if failed else 0
 
 

@@ -8,35 +8,27 @@ The same as one sweep, one run after the other:
         objective.top_k=1,2,4 seed=0,1,2
 """
 
-import csv
 import json
+import shutil
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean, stdev
 
 import matplotlib.pyplot as plt
 from evidence import ROOT, RUNS, SEEDS, start_program
+from results import Results
 
 WORDS = "experiment=data2vec_digits model.depth=4 trainer.duration='80 epochs' precision=fp32"
 DEPTH, KS = 4, (1, 2, 4)
-RESULTS = ROOT / "docs" / "k_ablation.csv"
 FIGURE = ROOT / "docs" / "pictures" / "k_ablation.png"
 COLUMNS = ("top_k", "seed", "knn", "linear", "random_knn", "random_linear", "raw_knn", "raw_linear")
-
-
-def results() -> list[dict[str, str]]:
-    """What is written down."""
-    if not RESULTS.exists():
-        return []
-    with RESULTS.open(newline="") as file:
-        return list(csv.DictReader(file))
+RESULTS = Results(ROOT / "docs" / "k_ablation.csv", COLUMNS, keys=2)
 
 
 def run(top_k: int, seed: int) -> dict[str, object]:
     """Train; what the probes say at the end, in per cent."""
     folder: Path = RUNS / "k_ablation" / f"{top_k}-{seed}"
+    shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     start_program("train.py", f"{WORDS} objective.top_k={top_k} seed={seed}", folder)
     probes = json.loads((folder / "probes.json").read_text())
@@ -62,27 +54,12 @@ def draw(rows: list[dict[str, str]]) -> None:
     figure.savefig(FIGURE, dpi=120)
 
 
-def main() -> None:
+def main() -> int:
     """Run what is missing, draw."""
-    there = {(int(row["top_k"]), int(row["seed"])) for row in results()}
-    missing = [(k, seed) for seed in SEEDS for k in KS if (k, seed) not in there]
-    lock = threading.Lock()
-
-    def one(pair: tuple[int, int]) -> None:
-        row = run(*pair)
-        with lock:
-            new = not RESULTS.exists()
-            with RESULTS.open("a", newline="") as file:
-                writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-                if new:
-                    writer.writeheader()
-                writer.writerow(row)
-            print(row, flush=True)
-
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(one, missing))
-    draw(results())
+    failed = RESULTS.fill([(k, seed) for seed in SEEDS for k in KS], run, jobs=2)
+    draw(RESULTS.rows())
     print(FIGURE)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

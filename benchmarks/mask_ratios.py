@@ -12,15 +12,15 @@ seconds are those of the quickest ratio. Frozen features, k-NN on the labels of 
 import argparse
 import csv
 import json
+import shutil
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean, stdev
 
 import matplotlib.pyplot as plt
 from evidence import ROOT, RUNS, start_program
+from results import Results
 
 RATIOS = (0.15, 0.5, 0.75, 0.9, 0.95)
 SEEDS = (0, 1)
@@ -33,22 +33,15 @@ RECIPES = {
     "audio": "experiment=word_spectrograms trainer.max_steps=1500",
     "text": "experiment=docs objective=mlm trainer.max_steps=1200",
 }
-RESULTS = ROOT / "docs" / "mask_ratios.csv"
 FIGURE = ROOT / "docs" / "pictures" / "mask_ratios.png"
 COLUMNS = ("modality", "ratio", "seed", "seconds", "knn", "linear", "curve")
-
-
-def results() -> list[dict[str, str]]:
-    """What is written down."""
-    if not RESULTS.exists():
-        return []
-    with RESULTS.open(newline="") as file:
-        return list(csv.DictReader(file))
+RESULTS = Results(ROOT / "docs" / "mask_ratios.csv", COLUMNS, keys=3)
 
 
 def run(modality: str, ratio: float, seed: int) -> dict[str, object]:
     """Train; accuracy at the end and, as `seconds:accuracy`, on the way."""
     folder = RUNS / "mask_ratios" / f"{modality}-{ratio}-{seed}"
+    shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     start_program("train.py", f"{RECIPES[modality]} mask.ratio={ratio} seed={seed} precision=fp32", folder)
     probes = json.loads((folder / "probes.json").read_text())["pretrained"]
@@ -108,31 +101,18 @@ def draw(rows: list[dict[str, str]]) -> None:
     figure.savefig(FIGURE, dpi=110)
 
 
-def main() -> None:
+def main() -> int:
     """Run what is missing, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("modalities", nargs="*", default=list(RECIPES), help="only these")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     options = parser.parse_args()
-    there = {(row["modality"], float(row["ratio"]), int(row["seed"])) for row in results()}
-    arms = [(m, ratio, seed) for seed in SEEDS for m in options.modalities for ratio in RATIOS]
-    lock = threading.Lock()
-
-    def one(arm: tuple[str, float, int]) -> None:
-        row = run(*arm)
-        with lock:
-            new = not RESULTS.exists()
-            with RESULTS.open("a", newline="") as file:
-                writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-                if new:
-                    writer.writeheader()
-                writer.writerow(row)
-            print(*(f"{key} {value}" for key, value in row.items() if key != "curve"), flush=True)
-
-    with ThreadPoolExecutor(options.jobs) as pool:
-        list(pool.map(one, (arm for arm in arms if arm not in there)))
-    draw(results())
+    failed = RESULTS.fill(
+        [(m, ratio, seed) for seed in SEEDS for m in options.modalities for ratio in RATIOS], run, options.jobs
+    )
+    draw(RESULTS.rows())
     print(FIGURE)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

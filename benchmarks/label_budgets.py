@@ -1,0 +1,122 @@
+"""What is pretraining worth when labels are few? The same fine-tuning from a run and from fresh weights, by budget.
+
+python benchmarks/label_budgets.py            # what is missing is run, two at a time, and the figure is drawn
+python benchmarks/label_budgets.py speech     # only this modality
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import mean, stdev
+from typing import NamedTuple
+
+import matplotlib.pyplot as plt
+from evidence import ROOT, RUNS, start_program
+from results import Results
+
+
+class Curve(NamedTuple):
+    """What stands behind `python train.py` and `python finetune.py`, and how it is judged."""
+
+    title: str
+    pretraining: str
+    tuning: str
+    budgets: tuple[str, ...]
+    score: str
+    label: str
+
+
+CURVES = {
+    "speech": Curve(
+        "spoken words as characters (CTC), voices unheard before",
+        "experiment=words objective=data2vec2",
+        "task=ctc data.validation=0",
+        ("1min", "3min", "10min", "all"),
+        "wer",
+        "word error rate, %",
+    ),
+    "image": Curve(
+        "Fashion-MNIST",
+        "experiment=mae_fashion",
+        "data.validation=0",
+        ("1/class", "3/class", "10/class", "30/class", "100/class"),
+        "accuracy",
+        "accuracy, %",
+    ),
+}
+SEEDS = (0, 1, 2)
+COLUMNS = ("modality", "budget", "seed", "score", "pretrained", "scratch")
+RESULTS = Results(ROOT / "docs" / "label_budgets.csv", COLUMNS, keys=3)
+FIGURE = ROOT / "docs" / "pictures" / "label_budgets.png"
+
+
+def backbone(modality: str, seed: int) -> Path:
+    """Where a modality's pretraining lies."""
+    return RUNS / "label_budgets" / f"{modality}-{seed}"
+
+
+def pretrain(modality: str, seed: int) -> None:
+    """Unless it is there."""
+    folder = backbone(modality, seed)
+    if not (folder / "done").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        start_program("train.py", f"{CURVES[modality].pretraining} seed={seed} precision=fp32", folder)
+
+
+def run(modality: str, budget: str, seed: int) -> dict[str, object]:
+    """Fine-tune from both; scores on the test samples in per cent, of the last step since labels are few."""
+    curve, start = CURVES[modality], backbone(modality, seed)
+    folder = start.with_name(f"{start.name}-{budget.replace('/', '-')}")
+    shutil.rmtree(folder, ignore_errors=True)
+    words = f"backbone={start} {curve.tuning} data.labels={budget} seed={seed} precision=fp32 compare=scratch"
+    start_program("finetune.py", words, folder)
+    rows = json.loads((folder / "comparison.json").read_text()).values()
+    pretrained, scratch = (f"{100 * row['scores'][curve.score]:.1f}" for row in rows)
+    return {
+        "modality": modality, "budget": budget, "seed": seed, "score": curve.score,
+        "pretrained": pretrained, "scratch": scratch,
+    }  # fmt: skip
+
+
+def draw(rows: list[dict[str, str]]) -> None:
+    """A column a modality; bars are the deviation over seeds."""
+    figure, axes = plt.subplots(1, len(CURVES), figsize=(9, 3.4), layout="constrained")
+    for axis, (modality, curve) in zip(axes, CURVES.items(), strict=True):
+        for start in ("pretrained", "scratch"):
+            groups = [
+                [float(row[start]) for row in rows if row["modality"] == modality and row["budget"] == budget]
+                for budget in curve.budgets
+            ]
+            there = [
+                (b, mean(g), stdev(g) if len(g) > 1 else 0) for b, g in zip(curve.budgets, groups, strict=True) if g
+            ]
+            if there:
+                axis.errorbar(*zip(*there, strict=True), marker="o", capsize=3, label=start)
+        axis.set(title=curve.title, xlabel="labels", ylabel=curve.label)
+        axis.grid(alpha=0.3)
+    axes[0].legend()
+    figure.savefig(FIGURE, dpi=110)
+
+
+def main() -> int:
+    """Run what is missing, draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("modalities", nargs="*", default=list(CURVES), help="only these")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
+    parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS, help="only these")
+    options = parser.parse_args()
+    with ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(lambda pair: pretrain(*pair), [(m, seed) for seed in options.seeds for m in options.modalities]))
+    arms = [(m, budget, seed) for seed in options.seeds for m in options.modalities for budget in CURVES[m].budgets]
+    failed = RESULTS.fill(arms, run, options.jobs)
+    draw(RESULTS.rows())
+    print(FIGURE)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
