@@ -2,6 +2,8 @@
 
 python benchmarks/label_budgets.py            # what is missing is run, two at a time, and the figure is drawn
 python benchmarks/label_budgets.py speech     # only this modality
+
+A modality is pretrained once a seed, on all its samples without labels.
 """
 
 import argparse
@@ -87,15 +89,13 @@ def draw(rows: list[dict[str, str]]) -> None:
     figure, axes = plt.subplots(1, len(CURVES), figsize=(9, 3.4), layout="constrained")
     for axis, (modality, curve) in zip(axes, CURVES.items(), strict=True):
         for start in ("pretrained", "scratch"):
-            groups = [
-                [float(row[start]) for row in rows if row["modality"] == modality and row["budget"] == budget]
-                for budget in curve.budgets
-            ]
-            there = [
-                (b, mean(g), stdev(g) if len(g) > 1 else 0) for b, g in zip(curve.budgets, groups, strict=True) if g
-            ]
-            if there:
-                axis.errorbar(*zip(*there, strict=True), marker="o", capsize=3, label=start)
+            drawn = []
+            for budget in curve.budgets:
+                found = [float(r[start]) for r in rows if (r["modality"], r["budget"]) == (modality, budget)]
+                if found:
+                    drawn.append((budget, mean(found), stdev(found) if len(found) > 1 else 0.0))
+            if drawn:
+                axis.errorbar(*zip(*drawn, strict=True), marker="o", capsize=3, label=start)
         axis.set(title=curve.title, xlabel="labels", ylabel=curve.label)
         axis.grid(alpha=0.3)
     axes[0].legend()
