@@ -50,8 +50,12 @@ bench: $(READY) ## train steps beside transformers, and the time to the first st
 	$(BIN)/python benchmarks/hiding_pays.py
 	$(BIN)/python benchmarks/start_up.py
 
-evidence: $(READY) data-fashion ## the README's table of what learns: what is missing of it, hours
+evidence: $(READY) data-fashion ## the README's tables and figures of what learns: what is missing of them, many hours
 	$(BIN)/python benchmarks/evidence.py
+	$(BIN)/python benchmarks/k_ablation.py
+	$(BIN)/python benchmarks/mask_ratios.py
+	$(BIN)/python benchmarks/label_budgets.py
+	$(BIN)/python benchmarks/equal_compute.py
 
 data-fashion: ## fetch Fashion-MNIST (MIT, 30 MB) into the cache, without root
 	scripts/fetch_fashion_mnist.sh $(CACHE)/fashion_mnist
