@@ -341,7 +341,7 @@ def test_the_decoder_table_is_half_sines_half_cosines():
         angles = [token / 10_000 ** (i / 3) for i in range(3)]
         expected = [math.sin(a) for a in angles] + [math.cos(a) for a in angles]
         assert table[token].tolist() == pytest.approx(expected, abs=1e-6)
-    assert make_backbone().modality.position(10).shape == (49, 10)
+    assert make_backbone().modality.position(10)().shape == (49, 10)
     with pytest.raises(ConfigError, match=r"model\.decoder\.width=9 .*even number"):
         make_backbone().modality.position(9)
 

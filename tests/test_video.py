@@ -4,12 +4,16 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import hydra
 import numpy as np
 import pytest
 import torch
+from hydra.core.global_hydra import GlobalHydra
 from transformers import VideoMAEConfig, VideoMAEForPreTraining
 
+from tests.conftest import ROOT
 from unmask.backbone import Backbone
+from unmask.build.create import build_encoder, create
 from unmask.data.digits import Digits
 from unmask.data.moving_digits import FRAMES, MOTIONS, MovingDigits, draw
 from unmask.data.video import VideoFile, VideoFolder
@@ -22,6 +26,7 @@ from unmask.nn.patch import tubelets, untubelets
 from unmask.nn.position import sincos_3d, sincos_interleaved
 from unmask.objective.mae import MAE
 from unmask.schema import Batch, Sample
+from unmask.training.groups import parameter_groups
 
 SHADE = 4  # frame k of a test video has about this times k everywhere
 
@@ -276,6 +281,7 @@ def test_the_middle_of_a_clip_is_looked_at_and_any_part_trained_on(tmp_path: Pat
     [
         ({"tubelet": 3}, "modality.tubelet=3 does not divide data.frames=8"),
         ({"target_frames": 3}, "modality.target_frames=3 does not give each of the 4 tokens along time as many"),
+        ({"positions": "seperable"}, "Did you mean separable"),
         ({"positions": "sincoz"}, "Did you mean sincos"),
         ({"mean": [0.5]}, "data.mean has 1"),
         ({"width": 24}, "Choose a multiple of 16"),
@@ -392,3 +398,99 @@ def test_parameter_counts_of_videomae(size, decoder, positions, encoder_count: i
     keys = size[0] * size[1]
     assert sum(p.numel() for p in mae.backbone.parameters()) - keys == encoder_count
     assert count - keys - decoder[0] * decoder[1] - decoder[0] == all_count
+
+
+# mae_st: positions learned for space and time apart, and a class token of the decoder's own.
+
+
+@pytest.mark.parametrize(
+    ("name", "encoder", "decoder"),
+    [
+        ("mae_video_base", 86_394_624, 13_504_256),
+        ("mae_video_large", 304_096_256, 13_635_328),
+        ("mae_video_huge", 631_911_680, 13_766_400),
+    ],
+)
+def test_parameter_counts_of_mae_sts_recipes(name: str, encoder: int, decoder: int):
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = hydra.compose("train", [f"experiment={name}", "data.root=here"])
+    with torch.device("meta"):
+        mae = create(cfg.objective, backbone=Backbone(create(cfg.modality), build_encoder(cfg), cfg.model.class_token))
+    assert sum(p.numel() for p in mae.backbone.parameters()) == encoder
+    assert sum(p.numel() for p in mae.decoder.parameters()) == decoder
+
+
+def make_separable(class_token: bool = True, **settings) -> MAE:
+    torch.manual_seed(0)
+    backbone = Backbone(make_video(positions="separable", **settings), Encoder(32, 2, 4), class_token)
+    return MAE(backbone, 16, 2, 4, normalize=True, decoder_class_token=class_token)
+
+
+def test_separable_positions_are_the_sum_of_time_and_space():
+    mae, batch = make_separable(), make_clips()
+    for position, width in ((mae.backbone.modality.positions, 32), (mae.decoder.position, 16)):
+        table = position().view(4, 2, 2, width)
+        for t, y, x in ((0, 0, 0), (3, 0, 1), (2, 1, 0)):
+            expected = position.time_position[0, t] + position.space_position[0, 2 * y + x]
+            assert torch.equal(table[t, y, x], expected)
+    backbone, mask = mae.backbone, RandomMask(0.5).draw(0, batch.positions, (4, 2, 2))
+    tokens, _ = backbone.prepare(batch, mask)
+    plain = backbone.modality.embed(batch) + backbone.modality.table
+    expected = torch.stack([row[index] for row, index in zip(plain, mask.visible, strict=True)])
+    torch.testing.assert_close(tokens[:, 1:], expected)
+    torch.testing.assert_close(tokens[0, 0], (backbone.class_token + backbone.class_position)[0, 0])
+    mae(batch, mask).loss.backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in mae.parameters())
+
+
+def test_the_decoder_looks_at_its_own_class_token_alone():
+    mae, batch = make_separable(), make_clips()
+    mask = RandomMask(0.5).draw(0, batch.positions, (4, 2, 2))
+    latent = mae.backbone.encode(batch, mask)
+    other = latent.clone()
+    other[:, 0] += 1
+    assert torch.equal(mae.decoder(latent, mask), mae.decoder(other, mask))
+    before = mae.decoder(latent, mask)
+    with torch.no_grad():
+        mae.decoder.class_token[..., 0] += 5  # not all of it: a norm would not see that
+    assert not torch.allclose(mae.decoder(latent, mask), before)
+
+
+def test_separable_positions_need_no_class_token_and_a_decoders_own_does():
+    mae, batch = make_separable(class_token=False), make_clips()
+    assert mae(batch, RandomMask(0.5).draw(0, batch.positions, (4, 2, 2))).loss.isfinite()
+    assert not any("class_position" in name for name, _ in mae.named_parameters())
+    with pytest.raises(ConfigError, match=r"decoder_class_token=true: with model\.class_token=false"):
+        MAE(mae.backbone, 16, 2, 4, normalize=True, decoder_class_token=True)
+
+
+def test_separable_positions_are_interpolated_for_other_clips_and_stay_so_when_saved(tmp_path: Path):
+    backbone = make_separable().backbone.eval()
+    backbone.save(tmp_path / "a")
+    old = backbone.modality.positions
+    large = Backbone.load(tmp_path / "a", {"frames": 16, "image_size": [32, 16]})
+    assert large.modality.grid == (8, 4, 2)
+    new = large.modality.positions
+    time = torch.nn.functional.interpolate(old.time_position.transpose(1, 2), 8, mode="linear").transpose(1, 2)
+    torch.testing.assert_close(new.time_position, time)
+    space = old.space_position.transpose(1, 2).view(1, 32, 2, 2)
+    space = torch.nn.functional.interpolate(space, (4, 2), mode="bicubic", align_corners=False)
+    torch.testing.assert_close(new.space_position, space.flatten(2).transpose(1, 2))
+    assert torch.equal(large.class_position, backbone.class_position)
+    large.save(tmp_path / "b")
+    torch.testing.assert_close(Backbone.load(tmp_path / "b").modality.table, large.modality.table)
+    back = Backbone.load(tmp_path / "b", {"frames": 8, "image_size": 16})  # from the grid of the file, not the first
+    time = torch.nn.functional.interpolate(time.transpose(1, 2), 4, mode="linear").transpose(1, 2)
+    torch.testing.assert_close(back.modality.positions.time_position, time)
+    same, batch = Backbone.load(tmp_path / "a", {"frames": 8, "image_size": 16}), make_clips()
+    assert torch.equal(same.eval().features(batch), backbone.features(batch))
+
+
+def test_separable_positions_learn_as_the_embedding_does_and_without_decay_where_told_so():
+    mae = make_separable()
+    names = {id(p): name for name, p in mae.named_parameters()}
+    groups = parameter_groups(mae, 0.05, layer_decay=0.5, depth=2, decay_tokens=False)
+    found = {names[id(p)]: (g["weight_decay"], g["lr_scale"]) for g in groups for p in g["params"]}
+    for name in ("class_position", "modality.positions.time_position", "modality.positions.space_position"):
+        assert found[f"backbone.{name}"] == (0.0, 0.125)

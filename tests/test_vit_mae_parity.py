@@ -91,7 +91,7 @@ def test_loss_and_all_gradients_equal_transformers(size, patch: int, ratio: floa
         # Their tables are random now; ours are fixed, so theirs become ours.
         for theirs, mine in (
             (table, ours.backbone.modality.table),
-            (peer.decoder.decoder_pos_embed, ours.decoder.position),
+            (peer.decoder.decoder_pos_embed, ours.decoder.position()),
         ):
             theirs.copy_(torch.cat([torch.zeros(1, mine.shape[1]), mine])[None])
     count = (size[0] // patch) * (size[1] // patch)

@@ -37,9 +37,10 @@ class Backbone(nn.Module):
     Args:
         modality: how samples become tokens.
         encoder: the trunk.
-        class_token: put a learned token, without a position, before the grid tokens.
+        class_token: put a learned token before the grid tokens, without a position unless the modality learns one.
     """
 
+    class_position: nn.Parameter | None
     position_bias: Alibi | RelativeBias | None
 
     def __init__(self, modality: Modality, encoder: Encoder, class_token: bool = True) -> None:
@@ -49,6 +50,9 @@ class Backbone(nn.Module):
         self.prefix = int(class_token)
         self.class_token = nn.Parameter(torch.zeros(1, self.prefix, encoder.width))
         nn.init.normal_(self.class_token, std=TOKEN_STD)
+        learned = class_token and modality.class_position
+        position = nn.Parameter(torch.randn(1, 1, encoder.width) * TOKEN_STD) if learned else None
+        self.register_parameter("class_position", position)
         self.position_bias = _position_bias(encoder, modality.grid, self.prefix)
 
     def encode(
@@ -100,7 +104,8 @@ class Backbone(nn.Module):
             tokens = modality.add_position(tokens, real=real)
             if visible is not None:
                 tokens = gather(tokens, visible)
-        prefix = self.class_token.expand(len(tokens), -1, -1)
+        prefix = self.class_token if self.class_position is None else self.class_token + self.class_position
+        prefix = prefix.expand(len(tokens), -1, -1)
         bias = self._attention_bias(math.prod(modality.grid_of(batch)), visible, real)
         return torch.cat([prefix.to(tokens.dtype), tokens], dim=1), bias
 
@@ -213,7 +218,7 @@ class Backbone(nn.Module):
         new, weights = Backbone.from_settings(settings), self.state_dict()
         if isinstance(self.position_bias, RelativeBias) and isinstance(new.position_bias, RelativeBias):
             weights["position_bias.table"] = new.position_bias.resized(self.position_bias.table, modality.grid)
-        weights |= {f"modality.{k}": v for k, v in new.modality.fitted(modality.state_dict()).items()}
+        weights |= {f"modality.{k}": v for k, v in new.modality.fitted(modality.state_dict(), modality.grid).items()}
         new.load_state_dict(weights)
         return new
 

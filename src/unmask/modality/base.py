@@ -42,6 +42,7 @@ class Modality(nn.Module, ABC):
         copied: prefixes of a backbone's parameters that data2vec's teacher takes from the student as they are.
         embedders: prefixes of those that `embed` uses; a teacher that copies them all shares the student's embedding.
         adaptable: settings that fine-tuning may change.
+        class_position: a class token gets a learned position of its own.
     """
 
     kind: str
@@ -52,6 +53,7 @@ class Modality(nn.Module, ABC):
     copied: tuple[str, ...] = ()
     embedders: tuple[str, ...] = ("modality",)
     adaptable: tuple[str, ...] = ()
+    class_position: bool = False
 
     @abstractmethod
     def transform(self, train: bool) -> Transform:
@@ -67,8 +69,8 @@ class Modality(nn.Module, ABC):
             raise ConfigError("views.time and views.space are for videos. Leave both at 1.")
         return [self.transform(train=False)]
 
-    def fitted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The weights of one with other `adaptable` settings, made to fit.
+    def fitted(self, weights: dict[str, Tensor], grid: tuple[int, ...]) -> dict[str, Tensor]:
+        """The weights of one with other `adaptable` settings and that grid, made to fit.
 
         Raises:
             ConfigError: they cannot be.
@@ -112,8 +114,8 @@ class Modality(nn.Module, ABC):
         return mask_token
 
     @abstractmethod
-    def position(self, width: int) -> Tensor:
-        """(N, width) fixed position table on the largest grid, for a decoder."""
+    def position(self, width: int) -> nn.Module:
+        """Gives the (N, width) position table on the largest grid, for a decoder."""
 
     def head(self, width: int) -> nn.Module:
         """Predicts a token's target from features of that width."""

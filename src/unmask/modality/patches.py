@@ -11,24 +11,22 @@ from unmask.errors import ConfigError
 from unmask.masking.select import gather
 from unmask.modality.base import Modality
 from unmask.nn.init import init_transformer
-from unmask.nn.position import resize_table
+from unmask.nn.position import FixedPosition, resize_table
 from unmask.schema import Batch, Mask
 
 TARGET_EPS = 1e-6  # inside the root, on the unbiased variance (MAE's released code)
 
 
 class PatchModality(Modality):
-    """Patches become tokens by one linear map, and get fixed sine-cosine positions (MAE, arXiv 2111.06377).
+    """Patches become tokens by one linear map, and get positions, by default MAE's (arXiv 2111.06377).
 
     Args:
         width: D, token width.
         grid: patches along each axis.
         patch_values: values of a patch, which is what a reconstruction has.
-        absolute_positions: add the fixed table to the tokens.
-        position_grid: patches along each axis that the table is made for, and interpolated from; None for `grid`.
+        absolute_positions: add a position table to the tokens.
+        position_grid: patches along each axis that a fixed table is made for, and interpolated from; None for `grid`.
     """
-
-    table: Tensor
 
     def __init__(
         self,
@@ -45,8 +43,8 @@ class PatchModality(Modality):
         # A convolution whose stride is its kernel, as one matrix product over the patches that are wanted.
         self.projection = nn.Linear(patch_values, width)
         init_transformer(self.projection)
-        table = self.position(width) if absolute_positions else torch.zeros(math.prod(grid), width)
-        self.register_buffer("table", table, persistent=False)
+        none = torch.zeros(math.prod(grid), width)
+        self.positions = self.position(width) if absolute_positions else FixedPosition(none)
 
     @abstractmethod
     def values(self, batch: Batch) -> Tensor:
@@ -60,10 +58,17 @@ class PatchModality(Modality):
     def sincos(self, width: int, grid: tuple[int, ...], key: str) -> Tensor:
         """(N, width) sine-cosine table of a grid; an error names the key that sets the width."""
 
-    def position(self, width: int) -> Tensor:
-        """(N, width) sine-cosine table."""
+    @property
+    def table(self) -> Tensor:
+        """(N, D) what is added to the tokens."""
+        table: Tensor = self.positions()
+        return table
+
+    def position(self, width: int) -> nn.Module:
+        """Gives the (N, width) sine-cosine table."""
         key = "model.width" if width == self._width else "model.decoder.width"
-        return resize_table(self.sincos(width, self.position_grid, key), self.position_grid, self.grid)
+        table = self.sincos(width, self.position_grid, key)
+        return FixedPosition(resize_table(table, self.position_grid, self.grid))
 
     def embed(self, batch: Batch, visible: Tensor | None = None) -> Tensor:
         """Project the wanted patches only."""
@@ -71,7 +76,7 @@ class PatchModality(Modality):
         return self.projection(patches if visible is None else gather(patches, visible))
 
     def add_position(self, tokens: Tensor, visible: Tensor | None = None, real: Tensor | None = None) -> Tensor:
-        """Add the fixed table; nothing is padded."""
+        """Add the table; nothing is padded."""
         if visible is None:
             return tokens + self.table
         return tokens + gather(self.table.expand(len(tokens), -1, -1), visible)

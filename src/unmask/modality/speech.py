@@ -15,7 +15,7 @@ from unmask.modality.contact_sheet import contact_sheet
 from unmask.modality.spectrogram import GREY, shades
 from unmask.nn.conv import FIELD, HOP, ConvPosition, WaveEncoder, count_frames
 from unmask.nn.normalize import EPS
-from unmask.nn.position import sincos_1d
+from unmask.nn.position import FixedPosition, sincos_1d
 from unmask.schema import Batch, Mask, Sample
 
 RATE = 16_000  # samples a second, of every source
@@ -112,9 +112,9 @@ class Speech(Modality):
         """Uniform in [0, 1), as wav2vec 2.0's."""
         return nn.Parameter(torch.rand(1, 1, self.settings["width"]))
 
-    def position(self, width: int) -> Tensor:
-        """(N, width) sine-cosine table."""
-        return sincos_1d(width, self.grid[0], "model.decoder.width")
+    def position(self, width: int) -> FixedPosition:
+        """Gives the (N, width) sine-cosine table."""
+        return FixedPosition(sincos_1d(width, self.grid[0], "model.decoder.width"))
 
     def target(self, batch: Batch, mask: Mask, normalize: bool) -> Tensor:
         """Log-mel energies of the hidden frames, optionally each band by its mean and deviation over the clip."""

@@ -12,7 +12,7 @@ from unmask.errors import ConfigError
 from unmask.modality.base import Modality, Transform
 from unmask.modality.text_sheet import Piece, text_sheet
 from unmask.nn.init import TOKEN_STD
-from unmask.nn.position import sincos_1d
+from unmask.nn.position import FixedPosition, sincos_1d
 from unmask.nn.word_head import WordHead
 from unmask.schema import Batch, Mask, Output, Sample
 from unmask.vocabulary import special_tokens, vocabulary_size
@@ -75,7 +75,7 @@ class Text(Modality):
         """Cut to the block size; nothing is random."""
         return TextTransform(self.grid[0])
 
-    def fitted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    def fitted(self, weights: dict[str, Tensor], grid: tuple[int, ...]) -> dict[str, Tensor]:
         """The first of the learned positions."""
         rows, known = len(self.positions.weight), len(weights["positions.weight"])
         if rows > known:
@@ -127,9 +127,9 @@ class Text(Modality):
         replaced = torch.where(what < self.random_tokens, random, self.mask_id)
         return torch.where(mask.is_hidden(ids.shape[1]) & (what < 1 - self.kept_tokens), replaced, ids)
 
-    def position(self, width: int) -> Tensor:
-        """(N, width) sine-cosine table."""
-        return sincos_1d(width, self.grid[0], "model.decoder.width")
+    def position(self, width: int) -> FixedPosition:
+        """Gives the (N, width) sine-cosine table."""
+        return FixedPosition(sincos_1d(width, self.grid[0], "model.decoder.width"))
 
     def head(self, width: int) -> WordHead:
         """Tied to the embedding: untied, short runs learn how frequent words are, and no more."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from unmask.errors import ConfigError, nearest
@@ -16,10 +16,10 @@ from unmask.modality.contact_sheet import contact_sheet
 from unmask.modality.image import fit
 from unmask.modality.patches import TARGET_EPS, PatchModality, check_patch
 from unmask.nn.patch import tubelets, untubelets
-from unmask.nn.position import sincos_3d, sincos_interleaved
+from unmask.nn.position import SeparablePosition, resize_table, sincos_3d, sincos_interleaved
 from unmask.schema import Batch, Clip, Mask, Sample
 
-POSITIONS = ("sincos", "interleaved")
+POSITIONS = ("sincos", "interleaved", "separable")
 NORMS = ("patch", "channel")
 RAW_VALUES = 50_000  # of a clip: thousands of clips have to fit into memory
 SHOWN = 8  # frames of a clip on a picture
@@ -40,11 +40,13 @@ class Video(PatchModality):
         std: C deviations that they are divided by.
         crop_scale: random crops for training cover at least this share of the area; 1 crops nothing.
         flip: mirror half of the training clips.
-        positions: `sincos` in three axes, or `interleaved`, VideoMAE's along all tokens in a row.
+        positions: `sincos` in three axes; `interleaved`, VideoMAE's along all tokens in a row; or `separable`,
+            mae_st's, learned for space and time apart.
         target_frames: frames that are predicted, spread evenly over the clip (mae_st predicts 8 of 16); None for all.
         target_norm: of each patch, where targets are normalised: over all its values (`patch`), or over those of each
             channel (`channel`, VideoMAE's).
-        position_grid: (times, rows, columns) that positions are of, where clips were of another size in pretraining.
+        position_grid: (times, rows, columns) that fixed positions are of, where clips were of another size in
+            pretraining.
 
     Raises:
         ConfigError: patch or tubelet do not divide, mean and std do not fit, or there is no such option.
@@ -91,6 +93,9 @@ class Video(PatchModality):
         self._positions = positions
         times = frames // tubelet
         grid = (times, height_width[0] // patch_size, height_width[1] // patch_size)
+        self.class_position = positions == "separable"
+        if self.class_position:
+            position_grid = None  # learned tables are of the grid that they are trained on
         super().__init__(width, grid, tubelet * patch_size**2 * channels, position_grid=position_grid)
         if target_frames is not None and (target_frames % times or not 0 < target_frames <= frames):
             raise ConfigError(
@@ -139,6 +144,21 @@ class Video(PatchModality):
     def patches(self, batch: Batch) -> Tensor:
         """(B, N, P) normalised pixels."""
         return tubelets(self._normalize(batch.inputs), self.tubelet, self.patch_size)
+
+    def position(self, width: int) -> nn.Module:
+        """Gives the (N, width) table, which learns where positions are separable."""
+        times, rows, columns = self.grid
+        return SeparablePosition(width, (times, rows, columns)) if self.class_position else super().position(width)
+
+    def fitted(self, weights: dict[str, Tensor], grid: tuple[int, ...]) -> dict[str, Tensor]:
+        """Learned positions interpolated from `grid`, in time linearly and in space bicubically."""
+        if not isinstance(self.positions, SeparablePosition):
+            return weights
+        resized = {}
+        for name, axes in (("time_position", slice(0, 1)), ("space_position", slice(1, 3))):
+            key = f"positions.{name}"
+            resized[key] = resize_table(weights[key][0], grid[axes], self.grid[axes])[None]
+        return weights | resized
 
     def sincos(self, width: int, grid: tuple[int, ...], key: str) -> Tensor:
         """(N, width) table of times, rows and columns, or along all tokens."""

@@ -20,36 +20,45 @@ class TransformerDecoder(nn.Module):
 
     Args:
         encoder_width: E, width of what comes in.
-        position: (N, D) fixed position table; its width is the decoder's.
-        prefix: tokens before the grid tokens, such as the class token; their position is zero.
+        width: D, the decoder's.
+        position: gives the (N, D) position table.
+        prefix: tokens before the grid tokens, such as the class token.
         depth: blocks.
         heads: attention heads.
         head: makes, from the width, what predicts P values for each hidden token.
+        own_prefix: put learned tokens where the encoder's prefix was, which is not looked at (mae_st).
+        prefix_position: learn positions of the prefix; else they are zero.
     """
 
-    position: Tensor
+    class_token: nn.Parameter | None
+    class_position: nn.Parameter | None
 
     def __init__(
         self,
         encoder_width: int,
-        position: Tensor,
+        width: int,
+        position: nn.Module,
         prefix: int,
         depth: int,
         heads: int,
         head: Callable[[int], nn.Module],
+        own_prefix: bool = False,
+        prefix_position: bool = False,
     ) -> None:
         super().__init__()
-        width = position.shape[1]
         check_heads("model.decoder", width, heads)
         self.prefix = prefix
         self.embed = nn.Linear(encoder_width, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.register_buffer("position", position, persistent=False)
+        self.position = position
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
         self.predict = head(width)
         self.apply(init_transformer)
         nn.init.normal_(self.mask_token, std=TOKEN_STD)
+        for name, wanted in (("class_token", own_prefix), ("class_position", prefix_position)):
+            token = nn.Parameter(torch.randn(1, prefix, width) * TOKEN_STD) if wanted and prefix else None
+            self.register_parameter(name, token)
 
     def forward(self, latent: Tensor, mask: Mask, real: Tensor | None = None) -> Tensor:
         """(B, prefix + V, E) to (B, H, P), one prediction for each hidden token in the mask's order.
@@ -57,10 +66,14 @@ class TransformerDecoder(nn.Module):
         `real` is (B, N) bool, false at padding, which is not looked at.
         """
         x = self.embed(latent)
-        position = self.position.expand(len(x), -1, -1)
-        visible = x[:, self.prefix :] + gather(position, mask.visible)
+        position = self.position().expand(len(x), -1, -1)
+        prefix, visible = x[:, : self.prefix], x[:, self.prefix :] + gather(position, mask.visible)
+        if self.class_token is not None:
+            prefix = self.class_token.expand_as(prefix)
+        if self.class_position is not None:
+            prefix = prefix + self.class_position
         hidden = self.mask_token + gather(position, mask.hidden)
-        x = torch.cat([x[:, : self.prefix], visible, hidden], dim=1)
+        x = torch.cat([prefix, visible, hidden], dim=1)
         bias = None
         if real is not None:
             seen = real.gather(1, torch.cat([mask.visible, mask.hidden], dim=1))

@@ -22,7 +22,8 @@ class LocalDecoder(nn.Module):
 
     Args:
         encoder_width: E, width of what comes in.
-        position: (N, D) fixed position table; its width is the decoder's.
+        width: D, the decoder's.
+        position: gives the (N, D) position table.
         prefix: tokens before the grid tokens, which are left out.
         depth: blocks.
         heads: attention heads.
@@ -35,12 +36,11 @@ class LocalDecoder(nn.Module):
         ConfigError: the grid is no picture, the windows do not divide it, or the shift is not within them.
     """
 
-    position: Tensor
-
     def __init__(
         self,
         encoder_width: int,
-        position: Tensor,
+        width: int,
+        position: nn.Module,
         prefix: int,
         depth: int,
         heads: int,
@@ -50,7 +50,6 @@ class LocalDecoder(nn.Module):
         shift: Sequence[int],
     ) -> None:
         super().__init__()
-        width = position.shape[1]
         check_heads("model.decoder", width, heads)
         if len(grid) != 2 or len(window) != 2 or any(g % w for g, w in zip(grid, window, strict=True)):
             raise ConfigError(
@@ -66,7 +65,7 @@ class LocalDecoder(nn.Module):
         self.shifts = [(0, 0) if i % 2 == 0 else (shift[0], shift[1]) for i in range(depth)]
         self.embed = nn.Linear(encoder_width, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.register_buffer("position", position, persistent=False)
+        self.position = position
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.biases = nn.ModuleList(RelativeBias(self.window, 0, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
@@ -77,8 +76,9 @@ class LocalDecoder(nn.Module):
     def forward(self, latent: Tensor, mask: Mask, real: Tensor | None = None) -> Tensor:
         """(B, prefix + V, E) to (B, H, P), one prediction for each hidden token in the mask's order."""
         visible = self.embed(latent[:, self.prefix :])
-        x = self.mask_token.to(visible.dtype).expand(len(visible), self.position.shape[0], -1)
-        x = x.scatter(1, mask.visible[..., None].expand_as(visible), visible) + self.position
+        position = self.position()
+        x = self.mask_token.to(visible.dtype).expand(len(visible), len(position), -1)
+        x = x.scatter(1, mask.visible[..., None].expand_as(visible), visible) + position
         for block, bias, shift in zip(self.blocks, self.biases, self.shifts, strict=True):
             windows = to_windows(x, self.grid, self.window, shift)
             allowed = bias(self.window[0] * self.window[1], None)

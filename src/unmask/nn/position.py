@@ -1,12 +1,46 @@
-"""Fixed position tables."""
+"""Position tables: fixed, or learned for space and time apart."""
 
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from unmask.errors import ConfigError
+from unmask.nn.init import TOKEN_STD
+
+
+class FixedPosition(nn.Module):
+    """A (N, D) table that does not learn and is in no checkpoint."""
+
+    table: Tensor
+
+    def __init__(self, table: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("table", table, persistent=False)
+
+    def forward(self) -> Tensor:
+        """(N, D)."""
+        return self.table
+
+
+class SeparablePosition(nn.Module):
+    """Two learned tables, of a token's time and of its place in the frame, which are added (mae_st, arXiv 2205.09113).
+
+    Args:
+        width: D.
+        grid: (times, rows, columns) of tokens, in this order.
+    """
+
+    def __init__(self, width: int, grid: tuple[int, int, int]) -> None:
+        super().__init__()
+        times, rows, columns = grid
+        self.time_position = nn.Parameter(torch.randn(1, times, width) * TOKEN_STD)
+        self.space_position = nn.Parameter(torch.randn(1, rows * columns, width) * TOKEN_STD)
+
+    def forward(self) -> Tensor:
+        """(N, D)."""
+        return (self.time_position.transpose(0, 1) + self.space_position).flatten(0, 1)
 
 
 def sincos_2d(width: int, grid: tuple[int, int], key: str = "model.width") -> Tensor:

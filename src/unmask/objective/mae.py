@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from unmask.backbone import Backbone
+from unmask.errors import ConfigError
 from unmask.nn.decoder import TransformerDecoder
 from unmask.nn.local_decoder import LocalDecoder
 from unmask.objective.base import Objective
@@ -21,7 +22,11 @@ class MAE(Objective):
         decoder_heads: attention heads.
         decoder_window: tokens along each axis of the grid that a decoder's token looks at (Audio-MAE); None for all.
         decoder_shift: by how many tokens the windows of every second block are shifted.
+        decoder_class_token: the decoder looks at a class token of its own, and not at the encoder's (mae_st).
         normalize: predict each patch by its own mean and deviation (the paper's norm_pix_loss).
+
+    Raises:
+        ConfigError: the decoder cannot have a class token of its own.
     """
 
     def __init__(
@@ -33,6 +38,7 @@ class MAE(Objective):
         normalize: bool,
         decoder_window: Sequence[int] | None = None,
         decoder_shift: Sequence[int] = (2, 0),
+        decoder_class_token: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -40,14 +46,20 @@ class MAE(Objective):
         modality = backbone.modality
         shape = (
             backbone.encoder.width,
+            decoder_width,
             modality.position(decoder_width),
             backbone.prefix,
             decoder_depth,
             decoder_heads,
             modality.head,
         )
+        if decoder_class_token and (decoder_window is not None or not backbone.prefix):
+            why = f"objective.decoder_window={decoder_window}" if backbone.prefix else "model.class_token=false"
+            raise ConfigError(
+                f"objective.decoder_class_token=true: with {why} no class token is in the decoder. Set it to false."
+            )
         self.decoder = (
-            TransformerDecoder(*shape)
+            TransformerDecoder(*shape, decoder_class_token, modality.class_position)
             if decoder_window is None
             else LocalDecoder(*shape, modality.grid, decoder_window, decoder_shift)
         )

@@ -109,7 +109,9 @@ class Task(Learner, ABC):
         for part in parts if blocks != 0 else []:
             part.requires_grad_(False)
         if blocks != 0:
-            self.backbone.class_token.requires_grad_(False)
+            for vector in (self.backbone.class_token, self.backbone.class_position):
+                if vector is not None:
+                    vector.requires_grad_(False)
             if not encoder.style.norm_first:  # the norm before the first block
                 encoder.norm.requires_grad_(False)
 

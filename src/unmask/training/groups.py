@@ -21,8 +21,8 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Groups for an optimiser: vectors and biases without decay, everything else with; each with its `lr_scale`.
 
-    Class and mask tokens have three axes and do decay, as in MAE's pretraining (arXiv 2111.06377); its fine-tuning
-    exempts them.
+    Class and mask tokens and learned positions have three axes and do decay, as in pretraining by MAE (arXiv
+    2111.06377) and mae_st; fine-tuning there exempts them.
 
     Args:
         module: what learns.
@@ -30,23 +30,23 @@ def parameter_groups(
         layer_decay: a layer's rate over that of the layer above (arXiv 2106.08254); 1 for all alike.
         depth: encoder blocks.
         decay_vectors: let vectors and biases decay too, as fairseq's data2vec does.
-        decay_tokens: let class and mask tokens decay.
+        decay_tokens: let class and mask tokens and mae_st's positions decay.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in module.named_parameters():
         if parameter.requires_grad and parameter.numel():  # no class token is one of no elements
             exempt = not decay_vectors and (parameter.ndim <= 1 or name.endswith(".bias"))
-            exempt |= not decay_tokens and name.endswith("_token")
+            exempt |= not decay_tokens and name.endswith(("_token", "_position"))
             decay = 0.0 if exempt else weight_decay
             groups[layer_scale(name, layer_decay, depth), decay].append(parameter)
     return [{"params": params, "weight_decay": d, "lr_scale": scale} for (scale, d), params in groups.items()]
 
 
 def layer_scale(name: str, layer_decay: float, depth: int) -> float:
-    """`decay ** (depth + 1 - id)`: embedding and class token have id 0, block i has i + 1, all else keeps its rate."""
+    """`decay ** (depth + 1 - id)`: embedding, positions, class token have id 0, block i has i + 1; all else: rate 1."""
     block = _BLOCK.match(name)
     if block:
         return layer_decay ** (depth - int(block[1]))
-    if name.startswith(("backbone.modality.", "backbone.class_token")):
+    if name.startswith(("backbone.modality.", "backbone.class_")):
         return layer_decay ** (depth + 1)
     return 1.0

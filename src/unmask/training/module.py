@@ -31,7 +31,7 @@ class Optimization(NamedTuple):
         weight_decay: for parameters that decay.
         layer_decay: a layer's learning rate over that of the layer above.
         decay_vectors: let vectors and biases decay too.
-        decay_tokens: let class and mask tokens decay.
+        decay_tokens: let class and mask tokens and mae_st's positions decay.
     """
 
     make_optimizer: Callable[[list[dict[str, Any]]], Optimizer]
