@@ -1,6 +1,7 @@
 """A trained run looks at files of one's own, and fills gaps in recordings."""
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,12 @@ def test_other_modalities_draw(train: Train, tmp_path: Path, modality: str, caps
         file.write_text("the wave of the tree, and of the sea")
     capsys.readouterr()
     main([str(run), str(file)])
-    assert capsys.readouterr().out.splitlines() == [str(run / "reconstructions" / "mine-picture.png")]
+    names = {"image": ["mine-picture.png"], "text": ["mine-picture.png", "mine-guesses.txt"]}[modality]
+    assert capsys.readouterr().out.splitlines() == [str(run / "reconstructions" / name) for name in names]
+    if modality == "text":
+        said = (run / "reconstructions" / "mine-guesses.txt").read_text()
+        assert said.startswith("text 1: ")
+        assert said.count("%") == 3 * int(re.match(r"text 1: (\d+) of", said)[1])
 
 
 def test_a_gap_is_filled_and_nothing_else_is_touched(

@@ -1,6 +1,8 @@
 """Text: against transformers' RoBERTa and data2vec, corruption, masks that spare special tokens, padding, pictures."""
 
+import html
 import math
+import textwrap
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -8,12 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import Data2VecTextConfig, Data2VecTextForMaskedLM, RobertaConfig, RobertaForMaskedLM
 
 from tests.conftest import QUICK, make_mae
+from tests.test_product import texts
 from unmask.address import noise
 from unmask.backbone import Backbone
 from unmask.errors import ConfigError
@@ -21,6 +25,7 @@ from unmask.masking.bert import BertMask
 from unmask.masking.block import InverseBlockMask
 from unmask.masking.random import RandomMask
 from unmask.masking.strategy import MaskStrategy
+from unmask.modality.guesses import Guess, guesses
 from unmask.modality.text import HIDDEN, RIGHT, WRONG, Text
 from unmask.nn.block import Style
 from unmask.nn.encoder import Encoder
@@ -529,3 +534,65 @@ def test_a_mistake_gets_one_sentence(train, capsys: pytest.CaptureFixture[str], 
     error = capsys.readouterr().err.strip()
     assert expected in error
     assert len(error.splitlines()) == 1
+
+
+def test_guesses_are_the_likeliest_words_of_each_hidden_place_in_the_order_of_the_text():
+    text, batch = make_text(), make_texts(2, lengths=[6, 4])
+    # Row 0 hides two places, listed backwards; row 1 hides one, and its second entry does not count.
+    hidden, counted = torch.tensor([[4, 2], [3, 3]]), torch.tensor([[True, True], [True, False]])
+    visible = torch.tensor([[0, 1, 3, 5], [0, 1, 2, 4]])
+    logits = torch.zeros(2, 2, text.target_size)
+    answer = batch.inputs[0, 4].item()
+    best = [word for word in WORDS if word != answer][:5]
+    for place, order in ((0, (best[0], answer, best[1])), (1, (best[2], best[3], best[4]))):
+        for height, word in zip((9.0, 8.0, 7.0), order, strict=True):
+            logits[0, place, word] = height
+    logits[1, 0, batch.inputs[1, 3]] = 20.0
+    note = text.media(batch, Mask(visible, hidden, counted), logits, normalized=False)["guesses"].text
+    shares = torch.tensor([9.0, 8.0, 7.0] + [0.0] * (text.target_size - 3)).softmax(0)[:3]
+    first, second = note.split("text 2: ")
+    words = [f"w{word}" for word in batch.inputs[0].tolist()]
+    assert first.startswith("text 1: 2 of 6 tokens hidden; 0 right (*), 1 among the likeliest")
+    assert f"[1 {words[2]}]" in first
+    assert f"[2 {words[4]}]" in first
+    rows = [line.split() for line in first.splitlines() if "%" in line]
+    assert rows[0][:2] == ["1", words[2]]
+    assert rows[0][2::2] == [f"w{best[i]}" for i in (2, 3, 4)]
+    assert rows[1] == [
+        "2", words[4], f"w{best[0]}", f"{shares[0]:.0%}", words[4], f"{shares[1]:.0%}*", f"w{best[1]}", f"{shares[2]:.0%}",
+    ]  # fmt: skip
+    assert second.startswith("1 of 4 tokens hidden; 1 right (*), 1 among the likeliest")
+    assert "100%*" in second
+    assert text.media(batch, Mask(visible, hidden, counted), None, normalized=False) == {}
+
+
+def test_a_hidden_piece_keeps_its_space_and_its_line_break_is_told():
+    said = guesses("text 1", ["The", " sea", "\n", "!"], [1, 2], [
+        Guess(" sea", [(" tree", 0.5), (" sea", 0.25)], 1), Guess("\n", [(".", 0.9), ("\n", 0.1)], 1),
+    ])  # fmt: skip
+    assert "  The [1 sea][2 \\n]!\n" in said
+    assert "▁sea" in said
+    assert "▁tree 50%" in said
+    assert "\\n 10%*" in said
+
+
+def test_guesses_reach_tensorboard_wandb_and_the_report(train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    quick = [word for word in QUICK if word not in ("callbacks.pictures=null", "logger=csv")]
+    run = train(
+        *quick, "modality=text", "objective=mlm", "logger=wandb", "data=text", f"data.root={texts(tmp_path / 'texts')}",
+        "data.block_size=16", "data.tokenizer.vocab_size=300", f"paths.cache={tmp_path / 'cache'}", "trainer.max_steps=2",
+        "callbacks.pictures={_target_: unmask.callbacks.pictures.Pictures, every: 100 %, count: 2}",
+    )  # fmt: skip
+    said = (run / "pictures" / "step=000000002-guesses.txt").read_text()
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    (event,) = events.Tensors("guesses/text_summary")
+    shown = event.tensor_proto.string_val[0].decode()
+    assert all(line.startswith("    ") for line in shown.splitlines())  # code, so that nothing in it is Markdown
+    assert textwrap.dedent(shown) == said
+    (page,) = run.glob("wandb/offline-run-*/files/media/html/text/guesses_*.html")
+    assert html.escape(said) in page.read_text()
+    report = html.unescape((run / "report.html").read_text())
+    assert said.strip() in report

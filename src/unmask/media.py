@@ -1,4 +1,4 @@
-"""What can be heard or watched: sounds as WAV, films as MP4."""
+"""What can be heard, watched or read: sounds as WAV, films as MP4, notes as text."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -58,6 +58,25 @@ class Film(NamedTuple):
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             container.mux(stream.encode())
         return path
+
+
+class Note(NamedTuple):
+    """Something to read.
+
+    Attributes:
+        text: plain, in lines that are laid out for a font of equal widths.
+    """
+
+    text: str
+
+    def write(self, stem: Path) -> Path:
+        """Write `stem`.txt; its path."""
+        path = stem.with_name(f"{stem.name}.txt")
+        path.write_text(self.text, encoding="utf-8")
+        return path
+
+
+Media = Sound | Film | Note
 
 
 def in_a_row(clips: Tensor, rate: int, pause: float = 0.25) -> Sound:

@@ -1,5 +1,7 @@
 """Input, what was visible, and what the model made of the rest."""
 
+import html
+import textwrap
 from pathlib import Path
 
 import lightning.pytorch as L
@@ -10,7 +12,7 @@ from PIL import Image as PILImage
 
 from unmask.files import written_whole
 from unmask.masking.audit import as_grid, coverage_picture
-from unmask.media import Film, Sound
+from unmask.media import Media, Note, Sound
 from unmask.objective.base import Objective
 from unmask.schema import Batch, Mask
 from unmask.training.data import TrainingData
@@ -65,7 +67,7 @@ class Pictures(L.Callback):
             if trainer.is_global_zero:
                 self._show(trainer, *reconstruct(objective, samples, pl_module.draw_mask(samples)))
 
-    def _show(self, trainer: L.Trainer, sheet: np.ndarray, media: dict[str, Sound | Film]) -> None:
+    def _show(self, trainer: L.Trainer, sheet: np.ndarray, media: dict[str, Media]) -> None:
         path = Path(trainer.default_root_dir) / "pictures" / f"step={trainer.global_step:09d}.png"
         with written_whole(path) as aside:
             PILImage.fromarray(sheet).save(aside, format="png")
@@ -76,15 +78,33 @@ class Pictures(L.Callback):
                 for name, one in media.items():
                     if isinstance(one, Sound):  # films would need moviepy there; the picture has their frames
                         logger.experiment.add_audio(name, one.samples[None], trainer.global_step, one.rate)
+                    elif isinstance(one, Note):
+                        logger.experiment.add_text(name, _verbatim(one.text), trainer.global_step)
             elif isinstance(logger, WandbLogger):
                 logger.log_image("reconstruction", [PILImage.fromarray(sheet)], trainer.global_step)
-                for name, one in media.items():
-                    kind, log = ("sound", logger.log_audio) if isinstance(one, Sound) else ("film", logger.log_video)
-                    log(f"{kind}/{name}", [str(files[name])], trainer.global_step)  # the picture has the bare name
+                for name, one in media.items():  # the picture has the bare name
+                    if isinstance(one, Sound):
+                        logger.log_audio(f"sound/{name}", [str(files[name])], trainer.global_step)
+                    elif isinstance(one, Note):
+                        _log_note(logger, f"text/{name}", one, trainer.global_step)
+                    else:
+                        logger.log_video(f"film/{name}", [str(files[name])], trainer.global_step)
 
 
-def reconstruct(objective: Objective, samples: Batch, mask: Mask) -> tuple[np.ndarray, dict[str, Sound | Film]]:
-    """What the modality makes of the objective's prediction: a picture, (height, width, 3) uint8, and what moves."""
+def _log_note(logger: WandbLogger, name: str, note: Note, step: int) -> None:
+    import wandb  # only who logs to it pays for it
+
+    page = wandb.Html(f'<meta charset="utf-8"><pre>{html.escape(note.text)}</pre>', inject=False)
+    logger.experiment.log({name: page, "trainer/global_step": step})
+
+
+def _verbatim(text: str) -> str:
+    """Plain text as Markdown that shows it so."""
+    return textwrap.indent(text, "    ", lambda line: True)
+
+
+def reconstruct(objective: Objective, samples: Batch, mask: Mask) -> tuple[np.ndarray, dict[str, Media]]:
+    """What the modality makes of the objective's prediction: a picture, (height, width, 3) uint8, and the rest."""
     mask = mask.every(objective.masks_per_sample)
     prediction = objective.predict(samples, mask)
     prediction = None if prediction is None else prediction.float()

@@ -10,7 +10,7 @@ from torch.distributions import Beta
 from torchaudio.compliance import kaldi
 
 from unmask.errors import ConfigError
-from unmask.media import Film, Sound, in_a_row
+from unmask.media import Media, in_a_row
 from unmask.modality.base import Transform
 from unmask.modality.contact_sheet import contact_sheet
 from unmask.modality.patches import PatchModality, check_patch
@@ -117,7 +117,7 @@ class Audio(PatchModality):
             captions.append(f"reconstruction{note}")
         return contact_sheet(views, captions)
 
-    def media(self, batch: Batch, mask: Mask, prediction: Tensor | None, normalized: bool) -> dict[str, Sound | Film]:
+    def media(self, batch: Batch, mask: Mask, prediction: Tensor | None, normalized: bool) -> dict[str, Media]:
         """The clips one after the other: as they sound from their spectrogram, and from its reconstruction."""
         patches = {"input": self.patches(batch)}
         if prediction is not None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unmask.errors import ConfigError
-from unmask.media import Film, Sound
+from unmask.media import Media
 from unmask.nn.init import TOKEN_STD
 from unmask.schema import Batch, Mask, Output, Sample
 
@@ -153,8 +153,8 @@ class Modality(nn.Module, ABC):
             normalized: whether targets were normalised by each token's own mean and deviation.
         """
 
-    def media(self, batch: Batch, mask: Mask, prediction: Tensor | None, normalized: bool) -> dict[str, Sound | Film]:
-        """What can be heard or watched of the same, by name; empty where a picture says all."""
+    def media(self, batch: Batch, mask: Mask, prediction: Tensor | None, normalized: bool) -> dict[str, Media]:
+        """What can be heard, watched or read of the same, by name; empty where a picture says all."""
         return {}
 
 

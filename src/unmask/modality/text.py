@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from unmask.address import noise
 from unmask.errors import ConfigError
+from unmask.media import Media, Note
 from unmask.modality.base import Modality, Transform
+from unmask.modality.guesses import Guess, guesses
 from unmask.modality.text_sheet import Piece, text_sheet
 from unmask.nn.init import TOKEN_STD
 from unmask.nn.position import FixedPosition, sincos_1d
@@ -18,6 +20,7 @@ from unmask.schema import Batch, Mask, Output, Sample
 from unmask.vocabulary import special_tokens, vocabulary_size
 
 POSITION_OFFSET = 2  # RoBERTa's first position is its padding id + 1; the rows before it are never read
+GUESSES = 3  # tokens for each hidden place
 HIDDEN, RIGHT, WRONG = "#ffe08a", "#b5e3b5", "#f6b8b3"
 
 
@@ -183,6 +186,28 @@ class Text(Modality):
                 paragraphs.append(("prediction (green: right, red: wrong)", filled))
         return text_sheet(paragraphs)
 
+    def media(self, batch: Batch, mask: Mask, prediction: Tensor | None, normalized: bool) -> dict[str, Media]:
+        """Each text with its hidden tokens, and the likeliest tokens for each of their places."""
+        if prediction is None:
+            return {}
+        tokenizer = Tokenizer.from_str(self.settings["tokenizer"])
+        share, best = prediction.float().softmax(-1).topk(GUESSES)
+        notes = []
+        for row, ids in enumerate(batch.inputs):
+            length = len(ids) if batch.lengths is None else int(batch.lengths[row])
+            counts = mask.hidden[row] < length if mask.counted is None else mask.counted[row]
+            where = mask.hidden[row].masked_fill(~counts, len(ids)).argsort()[: int(counts.sum())]
+            places, text = mask.hidden[row, where].tolist(), ids[:length].tolist()
+            made = []
+            for place, tokens, shares in zip(
+                places, best[row, where].tolist(), share[row, where].tolist(), strict=True
+            ):
+                likeliest = [(_alone(tokenizer, t), s) for t, s in zip(tokens, shares, strict=True)]
+                right = tokens.index(text[place]) if text[place] in tokens else None
+                made.append(Guess(_alone(tokenizer, text[place]), likeliest, right))
+            notes.append(guesses(f"text {row + 1}", _pieces(tokenizer, text), places, made))
+        return {"guesses": Note("\n".join(notes))}
+
 
 class TextTransform(Transform):
     """Cut a text to its first tokens."""
@@ -199,3 +224,9 @@ def _pieces(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
     """What each token adds to the text; nothing where a character is not whole yet, the next token has it all."""
     stream = DecodeStream(skip_special_tokens=False)
     return [stream.step(tokenizer, token) or "" for token in ids]
+
+
+def _alone(tokenizer: Tokenizer, token: int) -> str:
+    """A token's own text, a part of a character as a question mark."""
+    text: str = tokenizer.decode([token], skip_special_tokens=False)
+    return text

@@ -10,7 +10,7 @@ from torchvision.transforms import v2
 
 from unmask.errors import ConfigError, nearest
 from unmask.masking.select import gather
-from unmask.media import Film, Sound
+from unmask.media import Film, Media
 from unmask.modality.base import Transform
 from unmask.modality.contact_sheet import contact_sheet
 from unmask.modality.image import fit
@@ -190,7 +190,7 @@ class Video(PatchModality):
         columns = [torch.cat(list(strip), dim=-2)[None] for strip in strips]
         return contact_sheet(columns, captions)
 
-    def media(self, batch: Batch, mask: Mask, prediction: Tensor | None, normalized: bool) -> dict[str, Sound | Film]:
+    def media(self, batch: Batch, mask: Mask, prediction: Tensor | None, normalized: bool) -> dict[str, Media]:
         """The clips side by side; below each what was visible of it, and the reconstruction."""
         views, _ = self.views(batch, mask, prediction, normalized)
         rows = [torch.cat(list(view), dim=-1) for view in views]

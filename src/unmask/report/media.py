@@ -1,4 +1,4 @@
-"""Pictures, sounds and films of a run, inside the page as long as they are not too many."""
+"""Pictures, sounds, films and notes of a run, inside the page as long as they are not too many."""
 
 import base64
 import re
@@ -6,18 +6,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-TYPES = {".png": "image/png", ".wav": "audio/wav", ".mp4": "video/mp4"}
+TYPES = {".png": "image/png", ".wav": "audio/wav", ".mp4": "video/mp4", ".txt": "text/plain"}
 LARGEST_PAGE = 8_000_000  # bytes of files in a page; base64 adds a third
 STEP = re.compile(r"step=0*(\d+)(?:-(.+))?")
 
 
 class Medium(NamedTuple):
-    """A file to look at or listen to.
+    """A file to look at, listen to or read.
 
     Attributes:
-        kind: `image`, `audio` or `video`.
+        kind: `image`, `audio`, `video`, `text`, or `link` to a text.
         caption: what it is.
-        source: a data URI, or the file's path from the page where the page is full.
+        source: a data URI or the text itself; where the page is full, the file's path from it.
     """
 
     kind: str
@@ -35,14 +35,17 @@ class Room:
         """The file itself if it fits, else where it is, seen from the folder of the page."""
         kind, size = TYPES[path.suffix], path.stat().st_size
         if size > self.left:
+            kind = kind.replace("text", "link")
             return Medium(kind.partition("/")[0], caption, path.relative_to(page).as_posix())
         self.left -= size
+        if path.suffix == ".txt":
+            return Medium("text", caption, path.read_text(encoding="utf-8"))
         data = base64.b64encode(path.read_bytes()).decode()
         return Medium(kind.partition("/")[0], caption, f"data:{kind};base64,{data}")
 
 
 def latest(folder: Path) -> list[Path]:
-    """Of a run's pictures those of its last drawing: the sheet, then what sounds or moves."""
+    """Of a run's pictures those of its last drawing: the sheet, then what sounds, moves or is read."""
     drawn = steps(folder)
     return drawn[max(drawn)] if drawn else []
 
