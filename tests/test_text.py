@@ -559,7 +559,8 @@ def test_guesses_are_the_likeliest_words_of_each_hidden_place_in_the_order_of_th
     assert rows[0][:2] == ["1", words[2]]
     assert rows[0][2::2] == [f"w{best[i]}" for i in (2, 3, 4)]
     assert rows[1] == [
-        "2", words[4], f"w{best[0]}", f"{shares[0]:.0%}", words[4], f"{shares[1]:.0%}*", f"w{best[1]}", f"{shares[2]:.0%}",
+        *("2", words[4]), *(f"w{best[0]}", f"{shares[0]:.0%}"), *(words[4], f"{shares[1]:.0%}*"),
+        *(f"w{best[1]}", f"{shares[2]:.0%}"),
     ]  # fmt: skip
     assert second.startswith("1 of 4 tokens hidden; 1 right (*), 1 among the likeliest")
     assert "100%*" in second
@@ -582,7 +583,8 @@ def test_guesses_reach_tensorboard_wandb_and_the_report(train, tmp_path: Path, m
     quick = [word for word in QUICK if word not in ("callbacks.pictures=null", "logger=csv")]
     run = train(
         *quick, "modality=text", "objective=mlm", "logger=wandb", "data=text", f"data.root={texts(tmp_path / 'texts')}",
-        "data.block_size=16", "data.tokenizer.vocab_size=300", f"paths.cache={tmp_path / 'cache'}", "trainer.max_steps=2",
+        "data.block_size=16", "data.tokenizer.vocab_size=300", f"paths.cache={tmp_path / 'cache'}",
+        "trainer.max_steps=2",
         "callbacks.pictures={_target_: unmask.callbacks.pictures.Pictures, every: 100 %, count: 2}",
     )  # fmt: skip
     said = (run / "pictures" / "step=000000002-guesses.txt").read_text()
