@@ -68,7 +68,7 @@ def test_every_pair_trains_or_says_why_not(
     assert list((run / "pictures").glob("*.png"))
     assert (run / "probes.json").exists()
     rebuilt = objective in ("mae", "simmim")
-    assert len(list((run / "pictures").glob("*.wav"))) == (2 + 2 * rebuilt if modality == "audio" else 0)
+    assert len(list((run / "pictures").glob("*.wav"))) == (2 + 2 * rebuilt if modality in ("audio", "speech") else 0)
     assert len(list((run / "pictures").glob("*.mp4"))) == (2 if modality == "video" else 0)
     guessed = modality == "text" and objective in ("mae", "mlm")
     assert len(list((run / "pictures").glob("*-guesses.txt"))) == (2 if guessed else 0)

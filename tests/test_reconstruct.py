@@ -47,22 +47,30 @@ def test_pictures_and_sounds_of_ones_own_files(audio_run: Path, tmp_path: Path, 
     assert soundfile.info(written[1]).duration > 0.6
 
 
-@pytest.mark.parametrize("modality", ["image", "text"])
+@pytest.mark.parametrize("modality", ["image", "speech", "text"])
 def test_other_modalities_draw(train: Train, tmp_path: Path, modality: str, capsys: pytest.CaptureFixture[str]):
     words = {
         "image": (),
+        "speech": ("data=audio", f"data.root={tmp_path / 'clips'}", "data.crop_seconds=1"),
         "text": ("data=text", f"data.root={texts(tmp_path / 'texts')}", "data.block_size=16",
                  "data.tokenizer.vocab_size=300", f"paths.cache={tmp_path / 'cache'}"),
     }[modality]  # fmt: skip
+    if modality == "speech":
+        clips(tmp_path / "clips")
     run = train(*QUICK, *words, f"modality={modality}", "trainer.max_steps=3")
-    file = tmp_path / {"image": "mine.png", "text": "mine.txt"}[modality]
+    file = tmp_path / {"image": "mine.png", "speech": "mine.wav", "text": "mine.txt"}[modality]
     if modality == "image":
         PILImage.fromarray(np.arange(300, dtype=np.uint8).reshape(10, 30)).save(file)
+    elif modality == "speech":
+        soundfile.write(file, tones(1.0).numpy(), RATE)
     else:
         file.write_text("the wave of the tree, and of the sea")
     capsys.readouterr()
     main([str(run), str(file)])
-    names = {"image": ["mine-picture.png"], "text": ["mine-picture.png", "mine-guesses.txt"]}[modality]
+    more = {"image": [], "speech": ["mine-input.wav", "mine-reconstruction.wav"], "text": ["mine-guesses.txt"]}[
+        modality
+    ]
+    names = ["mine-picture.png", *more]
     assert capsys.readouterr().out.splitlines() == [str(run / "reconstructions" / name) for name in names]
     if modality == "text":
         said = (run / "reconstructions" / "mine-guesses.txt").read_text()

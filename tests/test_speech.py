@@ -427,6 +427,28 @@ def test_a_picture_shows_hidden_frames_in_grey_and_a_perfect_guess_as_the_input(
     assert speech.picture(batch, mask, None, normalized=False).shape[0] == 2 * (80 + 4 + 22)
 
 
+def test_a_sound_has_the_energies_that_it_is_made_from_and_a_perfect_guess_sounds_as_the_input():
+    speech = make_backbone().modality
+    time = torch.arange(FIELD + 48 * HOP) / 16_000
+    rising = torch.sin(2 * math.pi * (300 + 900 * time) * time) * (0.2 + time)
+    rising += 0.05 * torch.randn(len(time), generator=torch.Generator().manual_seed(0))
+    clips = [layer_norm(clip, clip.shape) for clip in (rising, rising[: FIELD + 20 * HOP])]
+    lengths = torch.tensor([len(clip) for clip in clips])
+    batch = Batch(torch.nn.utils.rnn.pad_sequence(clips, batch_first=True), torch.arange(2), lengths=lengths)
+    mask = SpanMask(0.5, 5).draw(0, batch.positions, (49,), speech.counts(batch))
+    media = speech.media(batch, mask, speech.target(batch, mask, True), normalized=True)
+    input_, again = (media[name].samples for name in ("input", "reconstruction"))
+    assert (input_ - again).abs().max() < 1e-2 * input_.abs().max()
+    first, second = input_.view(2, -1)[:, : len(time)]
+    assert second[lengths[1] + FIELD :].abs().max() < 0.05 * second.abs().max()  # padding is silent
+    energies = [speech.log_mel(Batch((wave / wave.std())[None], torch.arange(1))) for wave in (first, clips[0])]
+    error = (energies[0] - energies[1]).abs()[:, 2:-2].mean()
+    shifted = [(energies[0].roll(k, 1) - energies[1]).abs()[:, 2:-2].mean() for k in (-1, 1)]
+    assert error < 0.5  # nats
+    assert error < min(shifted)
+    assert list(speech.media(batch, mask, None, normalized=True)) == ["input"]
+
+
 def test_low_notes_lie_at_the_bottom_of_a_picture():
     speech = make_backbone().modality
     tone = torch.sin(torch.arange(16_000) * (2 * math.pi * 300 / 16_000))[None]  # 300 Hz, of 8,000

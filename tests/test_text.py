@@ -584,10 +584,10 @@ def test_guesses_reach_tensorboard_wandb_and_the_report(train, tmp_path: Path, m
     run = train(
         *quick, "modality=text", "objective=mlm", "logger=wandb", "data=text", f"data.root={texts(tmp_path / 'texts')}",
         "data.block_size=16", "data.tokenizer.vocab_size=300", f"paths.cache={tmp_path / 'cache'}",
-        "trainer.max_steps=2",
+        "trainer.max_steps=4",
         "callbacks.pictures={_target_: unmask.callbacks.pictures.Pictures, every: 100 %, count: 2}",
     )  # fmt: skip
-    said = (run / "pictures" / "step=000000002-guesses.txt").read_text()
+    said = (run / "pictures" / "step=000000004-guesses.txt").read_text()
     events = EventAccumulator(str(run / "tensorboard"))
     events.Reload()
     (event,) = events.Tensors("guesses/text_summary")

@@ -1,5 +1,6 @@
 """Speech: waveforms in, frames of 25 ms every 20 ms as tokens."""
 
+import math
 from functools import cache
 
 import numpy as np
@@ -10,9 +11,11 @@ from torchaudio.functional import melscale_fbanks
 
 from unmask.errors import ConfigError
 from unmask.masking.select import gather
+from unmask.media import Media, in_a_row
 from unmask.modality.base import Modality, Transform
 from unmask.modality.contact_sheet import contact_sheet
 from unmask.modality.spectrogram import GREY, shades
+from unmask.modality.vocoder import from_bands
 from unmask.nn.conv import FIELD, HOP, ConvPosition, WaveEncoder, count_frames
 from unmask.nn.normalize import EPS
 from unmask.nn.position import FixedPosition, sincos_1d
@@ -20,6 +23,8 @@ from unmask.schema import Batch, Mask, Sample
 
 RATE = 16_000  # samples a second, of every source
 BANDS = 80  # of the log-mel spectrogram
+DENSER = 2  # frames a token that sounds are made of
+LOUDNESS = 0.1  # of a sound whose utterance has unit variance
 LOG_FLOOR = 1e-5  # power of an utterance of unit variance; about what 16 bits round off in a quiet recording
 
 
@@ -146,15 +151,37 @@ class Speech(Modality):
         share = mask.fraction(None if counts is None else counts.sum())
         captions = ["input, log-mel", f"visible ({share:.0%} hidden)"]
         if prediction is not None:
-            if normalized:
-                # The model never predicted how loud a band is and how much it moves: the sheet says so.
-                mean, deviation = _moments(energies, real)
-                prediction = prediction * deviation + mean
-            filled = energies.scatter(1, mask.hidden[..., None].expand_as(prediction), prediction.to(energies.dtype))
+            filled = self._filled(batch, mask, prediction, normalized)
             note = ", mean and deviation of each band taken from the input" if normalized else ""
             views.append(shades(filled, energies, real))
             captions.append(f"reconstruction{note}")
         return contact_sheet(views, captions)
+
+    def media(self, batch: Batch, mask: Mask, prediction: Tensor | None, normalized: bool) -> dict[str, Media]:
+        """The clips one after the other: as they sound from the energies of their frames, and from those rebuilt."""
+        energies = {"input": self.log_mel(batch)}
+        if prediction is not None:
+            energies["reconstruction"] = self._filled(batch, mask, prediction, normalized)
+        return {name: in_a_row(self._sound(values, self.real(batch)), RATE) for name, values in energies.items()}
+
+    def _filled(self, batch: Batch, mask: Mask, prediction: Tensor, normalized: bool) -> Tensor:
+        """(B, N, bands) energies with the prediction in hidden frames."""
+        energies = self.log_mel(batch)
+        if normalized:
+            # The model never predicted how loud a band is and how much it moves: the sheet says so.
+            mean, deviation = _moments(energies, self.real(batch))
+            prediction = prediction * deviation + mean
+        return energies.scatter(1, mask.hidden[..., None].expand_as(prediction), prediction.to(energies.dtype))
+
+    def _sound(self, energies: Tensor, real: Tensor | None) -> Tensor:
+        """(B, samples) waves that have such energies, padding silent, a tenth of full scale loud."""
+        if real is not None:
+            energies = energies.masked_fill(~real[..., None], math.log(LOG_FLOOR))
+        # Frames of a token hardly overlap, and phases are found where windows do: one more between each two.
+        between = F.interpolate(energies.transpose(1, 2), (energies.shape[1] - 1) * DENSER + 1, mode="linear",
+                                align_corners=True).transpose(1, 2)  # fmt: skip
+        wave = from_bands(between, torch.linalg.pinv(self.filters), FIELD, HOP // DENSER)
+        return F.pad(LOUDNESS * wave, (FIELD // 2, FIELD // 2))  # to where the first frame begins and the last ends
 
 
 class SpeechTransform(Transform):

@@ -1,4 +1,4 @@
-"""From a Kaldi log-mel spectrogram back to a wave that has it."""
+"""From a log-mel spectrogram back to a wave that has it."""
 
 from functools import cache
 
@@ -26,14 +26,29 @@ def to_wave(energies: Tensor, rate: int) -> Tensor:
     Returns:
         (B, samples) float32, as long as the frames reach.
     """
-    power = (energies.float().exp().cpu() @ _inverse(energies.shape[2], rate)).clamp(min=0).transpose(1, 2)
-    # The phase starts at zero: a random one would need a seed, and ends no better.
-    window = torch.hann_window(WINDOW, periodic=False)
-    wave = griffinlim(power, window, FFT, HOP, WINDOW, 2.0, ITERATIONS, 0.99, None, rand_init=False)
+    wave = from_bands(energies, _inverse(energies.shape[2], rate), FFT, HOP)
     # De-emphasis: y[n] = x[n] + 0.97 y[n - 1].
     wave = lfilter(wave, torch.tensor([1.0, -EMPHASIS]), torch.tensor([1.0, 0.0]), clamp=False)
     # Kaldi's frames begin at multiples of the hop, and those of the transform have their middle there.
     return F.pad(wave, (WINDOW // 2, WINDOW // 2))
+
+
+def from_bands(energies: Tensor, inverse: Tensor, fft: int, hop: int) -> Tensor:
+    """Griffin and Lim's algorithm on log energies of windows of `WINDOW` samples.
+
+    Args:
+        energies: (B, frames, bands) natural logarithms.
+        inverse: (bands, bins) from energies of bands to powers of frequencies.
+        fft: samples of the transform.
+        hop: samples from one frame to the next.
+
+    Returns:
+        (B, (frames - 1) * hop) float32 on the CPU, from the middle of the first window to that of the last.
+    """
+    power = (energies.float().exp().cpu() @ inverse.cpu()).clamp(min=0).transpose(1, 2)
+    # The phase starts at zero: a random one would need a seed, and ends no better.
+    window = torch.hann_window(WINDOW, periodic=False)
+    return griffinlim(power, window, fft, hop, WINDOW, 2.0, ITERATIONS, 0.99, None, rand_init=False)
 
 
 @cache
