@@ -78,8 +78,12 @@ def interval(values: list[float]) -> float:
 
 
 def table(rows: list[dict[str, str]]) -> str:
-    """Markdown: by data set and measure the objectives, best first, and between which the seeds decide."""
+    """Markdown: what it is about, and by data set and measure the objectives, best first, and between which the seeds decide."""
     lines = [
+        "The same arithmetic for each objective (`python benchmarks/equal_compute.py`, "
+        "[docs/equal_compute.csv](docs/equal_compute.csv)); where 95 % intervals",
+        "over three seeds overlap, it is not resolved which is better.",
+        "",
         "| data, budget | judged by | mean ± 95 % interval over seeds, best first | resolved |",
         "|---|---|---|---|",
     ]
