@@ -78,7 +78,7 @@ def interval(values: list[float]) -> float:
 
 
 def table(rows: list[dict[str, str]]) -> str:
-    """Markdown: what it is about, and by data set and measure the objectives, best first, and between which the seeds decide."""
+    """Markdown: by data set and measure the objectives, best first, and between which the seeds decide."""
     lines = [
         "The same arithmetic for each objective (`python benchmarks/equal_compute.py`, "
         "[docs/equal_compute.csv](docs/equal_compute.csv)); where 95 % intervals",
