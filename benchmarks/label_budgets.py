@@ -86,19 +86,20 @@ def run(modality: str, budget: str, seed: int) -> dict[str, object]:
 
 def draw(rows: list[dict[str, str]]) -> None:
     """A column a modality; bars are the deviation over seeds."""
-    figure, axes = plt.subplots(1, len(CURVES), figsize=(9, 3.4), layout="constrained")
-    for axis, (modality, curve) in zip(axes, CURVES.items(), strict=True):
+    known = [modality for modality in CURVES if any(row["modality"] == modality for row in rows)]
+    figure, axes = plt.subplots(1, len(known), figsize=(4.8 * len(known), 3.4), squeeze=False, layout="constrained")
+    for axis, modality in zip(axes[0], known, strict=True):
+        curve = CURVES[modality]
         for start in ("pretrained", "scratch"):
             drawn = []
             for budget in curve.budgets:
                 found = [float(r[start]) for r in rows if (r["modality"], r["budget"]) == (modality, budget)]
                 if found:
                     drawn.append((budget, mean(found), stdev(found) if len(found) > 1 else 0.0))
-            if drawn:
-                axis.errorbar(*zip(*drawn, strict=True), marker="o", capsize=3, label=start)
+            axis.errorbar(*zip(*drawn, strict=True), marker="o", capsize=3, label=start)
         axis.set(title=curve.title, xlabel="labels", ylabel=curve.label)
         axis.grid(alpha=0.3)
-    axes[0].legend()
+    axes[0, 0].legend()
     figure.savefig(FIGURE, dpi=110)
 
 
