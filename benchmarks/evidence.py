@@ -49,7 +49,7 @@ CELLS = {
     "moving_digits/data2vec": "experiment=moving_digits objective=data2vec data.global_batch_size=32",
     "moving_digits/data2vec2": "experiment=moving_digits objective=data2vec2 data.global_batch_size=32",
     "docs/mlm": "experiment=docs objective=mlm",
-    "docs/mae": "experiment=docs objective=mae mask.ratio=0.3 model.decoder.width=128 trainer.max_steps=2000",
+    "docs/mae": "experiment=docs objective=mae mask.ratio=0.5 model.decoder.width=128 trainer.max_steps=3000",
     "docs/data2vec": "experiment=docs objective=data2vec",
     "docs/data2vec2": "experiment=docs objective=data2vec2 mask.ratio=0.15 objective.masks_per_sample=2 "
     "objective.layer_norm=layer model.decoder.width=128 objective.decoder_residual=true objective.decoder_kernel=5 "
