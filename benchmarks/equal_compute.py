@@ -28,7 +28,7 @@ CELLS = {
     "digits/data2vec": f"objective=data2vec mask.ratio=0.4 {PICTURES}",
     "digits/data2vec2": f"objective=data2vec2 encoder=pre_norm mask.ratio=0.5 {PICTURES}",
     "docs/mlm": "experiment=docs objective=mlm",
-    "docs/mae": "experiment=docs objective=mae mask.ratio=0.3 model.decoder.width=128",
+    "docs/mae": "experiment=docs objective=mae mask.ratio=0.5 model.decoder.width=128",
     "docs/data2vec": "experiment=docs objective=data2vec",
     "docs/data2vec2": "experiment=docs objective=data2vec2 mask.ratio=0.15 objective.masks_per_sample=2 "
     "objective.layer_norm=layer model.decoder.width=128 objective.decoder_residual=true objective.decoder_kernel=5 "

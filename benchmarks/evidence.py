@@ -38,6 +38,8 @@ CELLS = {
     "digits/data2vec": "experiment=data2vec_digits",
     "digits/data2vec2": "experiment=data2vec2_digits",
     "fashion/mae": "experiment=mae_fashion",
+    "fashion/simmim": "experiment=mae_fashion objective=simmim objective.normalize=true objective.loss=l2 "
+    "mask.ratio=0.75 model.depth=4 model.base_lr=6e-3 trainer.gradient_clip=1",
     "words/mae": "experiment=words objective=mae",
     "words/data2vec": "experiment=words objective=data2vec",
     "words/data2vec2": "experiment=words objective=data2vec2",
@@ -49,7 +51,7 @@ CELLS = {
     "moving_digits/data2vec": "experiment=moving_digits objective=data2vec data.global_batch_size=32",
     "moving_digits/data2vec2": "experiment=moving_digits objective=data2vec2 data.global_batch_size=32",
     "docs/mlm": "experiment=docs objective=mlm",
-    "docs/mae": "experiment=docs objective=mae mask.ratio=0.5 model.decoder.width=128 trainer.max_steps=3000",
+    "docs/mae": "experiment=docs objective=mae mask.ratio=0.5 model.decoder.width=128",
     "docs/data2vec": "experiment=docs objective=data2vec",
     "docs/data2vec2": "experiment=docs objective=data2vec2 mask.ratio=0.15 objective.masks_per_sample=2 "
     "objective.layer_norm=layer model.decoder.width=128 objective.decoder_residual=true objective.decoder_kernel=5 "

@@ -11,6 +11,7 @@ import json
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from statistics import mean, stdev
 from typing import NamedTuple
@@ -39,6 +40,30 @@ CURVES = {
         ("1min", "3min", "10min", "all"),
         "wer",
         "word error rate, %",
+    ),
+    "audio": Curve(
+        "their spectrograms: which word",
+        "experiment=word_spectrograms objective=mae callbacks.probes=null",
+        "data.validation=0",
+        ("1/class", "3/class", "10/class", "all"),
+        "accuracy",
+        "accuracy, %",
+    ),
+    "video": Curve(
+        "moving digits: which motion",
+        "experiment=moving_digits objective=mae callbacks.probes=null",
+        "data.validation=0",
+        ("1/class", "3/class", "10/class", "30/class"),
+        "accuracy",
+        "accuracy, %",
+    ),
+    "text": Curve(
+        "paragraphs: of which package",
+        "experiment=docs objective=data2vec callbacks.probes=null",
+        "data.validation=0",
+        ("5/class", "20/class", "80/class"),
+        "accuracy",
+        "accuracy, %",
     ),
     "image": Curve(
         "handwritten digits",
@@ -110,10 +135,12 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
     parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS, help="only these")
     options = parser.parse_args()
-    with ThreadPoolExecutor(options.jobs) as pool:
-        list(pool.map(lambda pair: pretrain(*pair), [(m, seed) for seed in options.seeds for m in options.modalities]))
-    arms = [(m, budget, seed) for seed in options.seeds for m in options.modalities for budget in CURVES[m].budgets]
-    failed = RESULTS.fill(arms, run, options.jobs)
+    failed = 0
+    for seed in options.seeds:
+        with ThreadPoolExecutor(options.jobs) as pool:
+            list(pool.map(pretrain, options.modalities, repeat(seed)))
+        arms = [(m, budget, seed) for m in options.modalities for budget in CURVES[m].budgets]
+        failed += RESULTS.fill(arms, run, options.jobs)
     draw(RESULTS.rows())
     print(FIGURE)
     return 1 if failed else 0

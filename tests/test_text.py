@@ -379,12 +379,14 @@ def test_a_short_text_in_a_padded_batch_gives_what_it_gives_alone(make):
 # Objectives
 
 
-def test_maes_loss_on_text_is_the_cross_entropy_of_the_hidden_words():
+@pytest.mark.parametrize("kept", [0.0, 0.3])
+def test_maes_loss_on_text_is_the_cross_entropy_of_the_hidden_words(kept: float):
     torch.manual_seed(0)
-    mae = randomise(MAE(make_backbone(Style()), 16, 2, 4, normalize=True))
+    mae = randomise(MAE(make_backbone(Style(), kept_tokens=kept), 16, 2, 4, normalize=True))
     batch = make_texts(4, [24, 7, 15, 12])
-    mask = draw(mae, batch)
-    out = mae(batch, mask)
+    drawn = draw(mae, batch)
+    mask = mae.backbone.modality.keep(batch, drawn)
+    out = mae(batch, drawn)
     logits = mae.predict(batch, mask)
     losses, right = [], []
     for row in range(4):
@@ -398,6 +400,44 @@ def test_maes_loss_on_text_is_the_cross_entropy_of_the_hidden_words():
     assert out.loss.item() == pytest.approx(mean.item(), rel=1e-5)
     assert out.metrics["perplexity"].item() == pytest.approx(mean.exp().item(), rel=1e-5)
     assert out.metrics["accuracy"].item() == pytest.approx(sum(right) / len(right))
+
+
+@pytest.mark.parametrize("lengths", [None, [24, 7, 15, 12]])
+def test_a_share_of_the_hidden_words_stays_visible_to_mae(lengths: list[int] | None):
+    text, batch = make_text(kept_tokens=0.3), make_texts(4, lengths)
+    mask = draw(make_backbone(), batch)
+    shown = text.keep(batch, mask)
+    assert torch.equal(shown.hidden.sort(1).values, mask.hidden.sort(1).values)  # the same are predicted
+    assert torch.equal(shown.visible[:, : -shown.kept], mask.visible)
+    assert torch.equal(shown.visible[:, -shown.kept :], shown.hidden[:, : shown.kept])
+    for row, length in enumerate(lengths or [BLOCK] * 4):
+        counts = shown.hidden[row] < length
+        assert shown.counted is None or torch.equal(shown.counted[row], counts)
+        assert int(counts[: shown.kept].sum()) == int(0.3 * int(counts.sum()))
+    assert not torch.equal(text.keep(replace(batch, seed=1), mask).hidden, shown.hidden)
+    assert torch.equal(make_text(kept_tokens=0.0).keep(batch, mask).visible, mask.visible)
+
+
+def test_what_mae_keeps_of_a_text_does_not_depend_on_the_rest_of_the_batch():
+    text, backbone, batch = make_text(kept_tokens=0.3), make_backbone(), make_texts(4, [24, 7, 15, 12])
+    shown = text.keep(batch, draw(backbone, batch))
+    for row in range(4):
+        alone = batch.rows(row, row + 1)
+        own = text.keep(alone, draw(backbone, alone))
+        kept = {token for token in shown.hidden[row, : shown.kept].tolist() if token < alone.inputs.shape[1]}
+        assert kept == set(own.hidden[0, : own.kept].tolist())
+
+
+def test_maes_kept_words_are_predicted_from_what_is_seen_of_them_and_others_are_not():
+    mae = randomise(MAE(make_backbone(Style(), kept_tokens=0.3), 16, 2, 4, normalize=True))
+    batch = make_texts(2)
+    shown = mae.backbone.modality.keep(batch, draw(mae, batch))
+    before = mae.predict(batch, shown)
+    other = Batch(batch.inputs.clone(), batch.positions)
+    other.inputs.scatter_(1, shown.hidden[:, shown.kept :], 7)
+    assert torch.equal(mae.predict(other, shown), before)
+    other.inputs.scatter_(1, shown.hidden[:, : shown.kept], 7)
+    assert not torch.allclose(mae.predict(other, shown)[:, : shown.kept], before[:, : shown.kept])
 
 
 @pytest.mark.parametrize("make", [MLM, lambda b: MAE(b, 16, 1, 4, normalize=False)], ids=["mlm", "mae"])

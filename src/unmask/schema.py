@@ -116,20 +116,23 @@ class Batch:
 
 @dataclass(frozen=True)
 class Mask:
-    """Which grid tokens are visible and which are hidden; every token is in one of the two, prefix tokens in none.
+    """Which grid tokens are visible and which are hidden; every token is in one of the two but for kept ones, which
+    are in both, and prefix tokens, which are in none.
 
     Rows of different counts are made rectangular by entries that do not count: padding tokens, in either tensor, or
     a hidden token that is listed twice.
 
     Attributes:
-        visible: (B, V) int64 token indices, ascending.
-        hidden: (B, H) int64 token indices, ascending where all count.
+        visible: (B, V) int64 token indices, ascending up to kept ones.
+        hidden: (B, H) int64 token indices, ascending after kept ones where all count.
         counted: (B, H) bool, which entries of `hidden` are to be predicted; None for all.
+        kept: so many of `hidden`, the first, are the last of `visible` too: seen, and to be predicted all the same.
     """
 
     visible: Tensor
     hidden: Tensor
     counted: Tensor | None = None
+    kept: int = 0
 
     @property
     def count(self) -> Tensor:

@@ -117,6 +117,10 @@ class Modality(nn.Module, ABC):
     def position(self, width: int) -> nn.Module:
         """Gives the (N, width) position table on the largest grid, for a decoder."""
 
+    def keep(self, batch: Batch, mask: Mask) -> Mask:
+        """The mask with some hidden tokens kept visible in training, where that makes sense."""
+        return mask
+
     def head(self, width: int) -> nn.Module:
         """Predicts a token's target from features of that width."""
         return nn.Linear(width, self.target_size)

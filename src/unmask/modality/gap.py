@@ -54,7 +54,7 @@ class Gap:
             )
         hidden = rows[:, None].expand(audio.grid).flatten()
         self._frames = touched
-        self.mask = Mask(*(which.nonzero().T for which in (~hidden, hidden)))
+        self.mask = Mask((~hidden).nonzero().T, hidden.nonzero().T)
 
     def fill(self, prediction: Tensor, normalized: bool) -> Tensor:
         """(samples,) the recording with the gap filled, cross-faded over 5 ms at both ends."""

@@ -28,7 +28,8 @@ class Text(Modality):
     """Learned embeddings of tokens and of their positions, as in RoBERTa (arXiv 1907.11692).
 
     An encoder that sees all places sees hidden tokens as `<mask>`, as a random token or as they are
-    (arXiv 1810.04805). The first token, those between documents and padding are never hidden.
+    (arXiv 1810.04805); MAE's, of visible tokens, sees those that stay as they are. The first token, those between
+    documents and padding are never hidden.
 
     Args:
         width: D, token width.
@@ -133,6 +134,23 @@ class Text(Modality):
     def position(self, width: int) -> FixedPosition:
         """Gives the (N, width) sine-cosine table."""
         return FixedPosition(sincos_1d(width, self.grid[0], "model.decoder.width"))
+
+    def keep(self, batch: Batch, mask: Mask) -> Mask:
+        """Show an encoder of visible tokens the share of hidden ones that stay as they are.
+
+        If no word had to be told from what is seen of it, short runs would learn how frequent words are, and no more.
+        """
+        tokens = mask.hidden.shape[1]
+        kept = int(tokens * self.kept_tokens)
+        drawn = noise(batch.seed, "keep", batch.positions, batch.inputs.shape[1]).gather(1, mask.hidden)
+        counted = torch.ones_like(mask.hidden, dtype=torch.bool) if mask.counted is None else mask.counted
+        rank = drawn.masked_fill(~counted, torch.inf).argsort(dim=1, stable=True).argsort(dim=1)
+        own = (counted.sum(1, keepdim=True).double() * self.kept_tokens).long()
+        # A short text keeps fewer; entries that do not count fill up, and there are always enough.
+        order = torch.where(counted, (rank >= own) * 2, 1).argsort(dim=1, stable=True)
+        hidden = mask.hidden.gather(1, order)
+        visible = torch.cat([mask.visible, hidden[:, :kept]], dim=1)
+        return Mask(visible, hidden, None if mask.counted is None else counted.gather(1, order), kept)
 
     def head(self, width: int) -> WordHead:
         """Tied to the embedding: untied, short runs learn how frequent words are, and no more."""

@@ -72,11 +72,11 @@ class TransformerDecoder(nn.Module):
             prefix = self.class_token.expand_as(prefix)
         if self.class_position is not None:
             prefix = prefix + self.class_position
-        hidden = self.mask_token + gather(position, mask.hidden)
+        hidden = self.mask_token + gather(position, mask.hidden[:, mask.kept :])
         x = torch.cat([prefix, visible, hidden], dim=1)
         bias = None
         if real is not None:
-            seen = real.gather(1, torch.cat([mask.visible, mask.hidden], dim=1))
+            seen = real.gather(1, torch.cat([mask.visible, mask.hidden[:, mask.kept :]], dim=1))
             bias = nn.functional.pad(seen, (self.prefix, 0), value=True)[:, None, None]
         *early, final = self.blocks
         for block in early:

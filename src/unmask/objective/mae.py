@@ -66,7 +66,9 @@ class MAE(Objective):
 
     def forward(self, batch: Batch, mask: Mask) -> Output:
         """Loss in float32; the target is a constant."""
-        return self.backbone.modality.reconstruction_loss(self.predict(batch, mask), batch, mask, self.normalize)
+        modality = self.backbone.modality
+        mask = modality.keep(batch, mask)
+        return modality.reconstruction_loss(self.predict(batch, mask), batch, mask, self.normalize)
 
     def predict(self, batch: Batch, mask: Mask) -> Tensor:
         """(B, H, P)."""
