@@ -140,8 +140,9 @@ class Text(Modality):
 
         If no word had to be told from what is seen of it, short runs would learn how frequent words are, and no more.
         """
-        tokens = mask.hidden.shape[1]
-        kept = int(tokens * self.kept_tokens)
+        kept = int(mask.hidden.shape[1] * self.kept_tokens)
+        if not kept:
+            return mask
         drawn = noise(batch.seed, "keep", batch.positions, batch.inputs.shape[1]).gather(1, mask.hidden)
         counted = torch.ones_like(mask.hidden, dtype=torch.bool) if mask.counted is None else mask.counted
         rank = drawn.masked_fill(~counted, torch.inf).argsort(dim=1, stable=True).argsort(dim=1)
