@@ -24,7 +24,7 @@ TERAFLOP = {"digits": 24, "docs": 40}
 PICTURES = "model.width=128 model.base_lr=8e-3 trainer.gradient_clip=1 callbacks.probes.pool=tokens"
 CELLS = {
     "digits/mae": f"objective=mae {PICTURES}",
-    "digits/simmim": f"objective=simmim mask.ratio=0.4 {PICTURES}",
+    "digits/simmim": f"objective=simmim objective.normalize=true objective.loss=l2 {PICTURES}",
     "digits/data2vec": f"objective=data2vec mask.ratio=0.4 {PICTURES}",
     "digits/data2vec2": f"objective=data2vec2 encoder=pre_norm mask.ratio=0.5 {PICTURES}",
     "docs/mlm": "experiment=docs objective=mlm",

@@ -33,8 +33,8 @@ SEEDS = (0, 1, 2)
 # By name, data set and objective: what stands behind `python train.py`.
 CELLS = {
     "digits/mae": "callbacks.probes.pool=tokens",
-    "digits/simmim": "objective=simmim mask.ratio=0.4 model.width=128 model.base_lr=8e-3 trainer.gradient_clip=1 "
-    "callbacks.probes.pool=tokens",
+    "digits/simmim": "objective=simmim objective.normalize=true objective.loss=l2 mask.ratio=0.75 model.width=128 "
+    "model.base_lr=8e-3 trainer.gradient_clip=1 callbacks.probes.pool=tokens",
     "digits/data2vec": "experiment=data2vec_digits",
     "digits/data2vec2": "experiment=data2vec2_digits",
     "fashion/mae": "experiment=mae_fashion",
