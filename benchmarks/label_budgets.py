@@ -59,7 +59,7 @@ CURVES = {
     ),
     "text": Curve(
         "paragraphs: of which package",
-        "experiment=docs objective=data2vec callbacks.probes=null",
+        "experiment=docs objective=mae mask.ratio=0.5 model.decoder.width=128 callbacks.probes=null",
         "data.validation=0",
         ("5/class", "20/class", "80/class"),
         "accuracy",
