@@ -8,6 +8,7 @@ A modality is pretrained once a seed, on all its samples without labels.
 
 import argparse
 import json
+import math
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -77,6 +78,7 @@ CURVES = {
 SEEDS = range(5)
 COLUMNS = ("modality", "budget", "seed", "score", "pretrained", "scratch")
 RESULTS = Results(ROOT / "docs" / "label_budgets.csv", COLUMNS, keys=3)
+ACROSS = 3  # pictures beside each other
 FIGURE = ROOT / "docs" / "pictures" / "label_budgets.png"
 
 
@@ -110,10 +112,14 @@ def run(modality: str, budget: str, seed: int) -> dict[str, object]:
 
 
 def draw(rows: list[dict[str, str]]) -> None:
-    """A column a modality; bars are the deviation over seeds."""
+    """A picture a modality; bars are the deviation over seeds."""
     known = [modality for modality in CURVES if any(row["modality"] == modality for row in rows)]
-    figure, axes = plt.subplots(1, len(known), figsize=(4.8 * len(known), 3.4), squeeze=False, layout="constrained")
-    for axis, modality in zip(axes[0], known, strict=True):
+    across = min(len(known), ACROSS)
+    down = math.ceil(len(known) / across)
+    figure, axes = plt.subplots(down, across, figsize=(4.8 * across, 3.4 * down), squeeze=False, layout="constrained")
+    for axis in axes.flat[len(known) :]:
+        axis.axis("off")
+    for axis, modality in zip(axes.flat, known, strict=False):
         curve = CURVES[modality]
         for start in ("pretrained", "scratch"):
             drawn = []
