@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 from statistics import mean, stdev
 
+from evidence import CELLS as RECIPES
 from evidence import DATA, ROOT, RUNS, SEEDS, commit, start_program, tune, write_between
 from results import Results
 
@@ -27,9 +28,9 @@ CELLS = {
     "digits/simmim": f"objective=simmim objective.normalize=true objective.loss=l2 {PICTURES}",
     "digits/data2vec": f"objective=data2vec mask.ratio=0.4 {PICTURES}",
     "digits/data2vec2": f"objective=data2vec2 encoder=pre_norm mask.ratio=0.5 {PICTURES}",
-    "docs/mlm": "experiment=docs objective=mlm",
-    "docs/mae": "experiment=docs objective=mae mask.ratio=0.5 model.decoder.width=128",
-    "docs/data2vec": "experiment=docs objective=data2vec",
+    "docs/mlm": RECIPES["docs/mlm"],
+    "docs/mae": RECIPES["docs/mae"],
+    "docs/data2vec": RECIPES["docs/data2vec"],
     "docs/data2vec2": "experiment=docs objective=data2vec2 mask.ratio=0.15 objective.masks_per_sample=2 "
     "objective.layer_norm=layer model.decoder.width=128 objective.decoder_residual=true objective.decoder_kernel=5 "
     "objective.decoder_layers=3 model.base_lr=6e-3",

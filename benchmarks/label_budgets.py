@@ -18,7 +18,7 @@ from statistics import mean, stdev
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
-from evidence import ROOT, RUNS, start_program
+from evidence import CELLS, ROOT, RUNS, start_program
 from results import Results
 
 
@@ -27,53 +27,29 @@ class Curve(NamedTuple):
 
     title: str
     pretraining: str
-    tuning: str
     budgets: tuple[str, ...]
-    score: str
-    label: str
+    task: str = "classification"
+    score: str = "accuracy"
+    label: str = "accuracy, %"
 
 
 CURVES = {
     "speech": Curve(
         "spoken words as characters (CTC), voices unheard before",
-        "experiment=words objective=mae callbacks.probes=null",
-        "task=ctc data.validation=0",
+        CELLS["words/mae"],
         ("1min", "3min", "10min", "all"),
+        "ctc",
         "wer",
         "word error rate, %",
     ),
     "audio": Curve(
-        "their spectrograms: which word",
-        "experiment=word_spectrograms objective=mae callbacks.probes=null",
-        "data.validation=0",
-        ("1/class", "3/class", "10/class", "all"),
-        "accuracy",
-        "accuracy, %",
+        "their spectrograms: which word", CELLS["word_spectrograms/mae"], ("1/class", "3/class", "10/class", "all")
     ),
     "video": Curve(
-        "moving digits: which motion",
-        "experiment=moving_digits objective=mae callbacks.probes=null",
-        "data.validation=0",
-        ("1/class", "3/class", "10/class", "30/class"),
-        "accuracy",
-        "accuracy, %",
+        "moving digits: which motion", CELLS["moving_digits/mae"], ("1/class", "3/class", "10/class", "30/class")
     ),
-    "text": Curve(
-        "paragraphs: of which package",
-        "experiment=docs objective=mae mask.ratio=0.5 model.decoder.width=128 callbacks.probes=null",
-        "data.validation=0",
-        ("5/class", "20/class", "80/class"),
-        "accuracy",
-        "accuracy, %",
-    ),
-    "image": Curve(
-        "handwritten digits",
-        "callbacks.probes=null",
-        "data.validation=0",
-        ("1/class", "3/class", "10/class", "30/class", "100/class"),
-        "accuracy",
-        "accuracy, %",
-    ),
+    "text": Curve("paragraphs: of which package", CELLS["docs/mae"], ("5/class", "20/class", "80/class")),
+    "image": Curve("handwritten digits", "", ("1/class", "3/class", "10/class", "30/class", "100/class")),
 }
 SEEDS = range(5)
 COLUMNS = ("modality", "budget", "seed", "score", "pretrained", "scratch")
@@ -93,7 +69,8 @@ def pretrain(modality: str, seed: int) -> None:
     if not (folder / "done").exists():
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        start_program("train.py", f"{CURVES[modality].pretraining} seed={seed} precision=fp32", folder)
+        words = f"{CURVES[modality].pretraining} callbacks.probes=null seed={seed} precision=fp32"
+        start_program("train.py", words, folder)
 
 
 def run(modality: str, budget: str, seed: int) -> dict[str, object]:
@@ -101,8 +78,8 @@ def run(modality: str, budget: str, seed: int) -> dict[str, object]:
     curve, start = CURVES[modality], backbone(modality, seed)
     folder = start.with_name(f"{start.name}-{budget.replace('/', '-')}")
     shutil.rmtree(folder, ignore_errors=True)
-    words = f"backbone={start} {curve.tuning} data.labels={budget} seed={seed} precision=fp32 compare=scratch"
-    start_program("finetune.py", words, folder)
+    words = f"backbone={start} task={curve.task} data.validation=0 data.labels={budget} seed={seed}"
+    start_program("finetune.py", f"{words} precision=fp32 compare=scratch", folder)
     rows = json.loads((folder / "comparison.json").read_text()).values()
     pretrained, scratch = (f"{100 * row['scores'][curve.score]:.1f}" for row in rows)
     return {
@@ -143,9 +120,10 @@ def main() -> int:
     options = parser.parse_args()
     failed = 0
     for seed in options.seeds:
-        with ThreadPoolExecutor(options.jobs) as pool:
-            list(pool.map(pretrain, options.modalities, repeat(seed)))
         arms = [(m, budget, seed) for m in options.modalities for budget in CURVES[m].budgets]
+        needed = sorted({str(modality) for modality, *_ in RESULTS.missing(arms)})
+        with ThreadPoolExecutor(options.jobs) as pool:
+            list(pool.map(pretrain, needed, repeat(seed)))
         failed += RESULTS.fill(arms, run, options.jobs)
     draw(RESULTS.rows())
     print(FIGURE)

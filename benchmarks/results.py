@@ -28,10 +28,13 @@ class Results:
         with self.path.open(newline="") as file:
             return list(csv.DictReader(file))
 
+    def missing(self, arms: Iterable[tuple[object, ...]]) -> list[tuple[object, ...]]:
+        """The arms that are not written down."""
+        there = {tuple(row[key] for key in self.columns[: self.keys]) for row in self.rows()}
+        return [arm for arm in arms if tuple(map(str, arm)) not in there]
+
     def fill(self, arms: Iterable[tuple[object, ...]], run: Callable[..., dict[str, object]], jobs: int) -> int:
         """Run the arms that are not written down, so many at a time, each written as it is done; how many failed."""
-        there = {tuple(row[key] for key in self.columns[: self.keys]) for row in self.rows()}
-        missing = [arm for arm in arms if tuple(map(str, arm)) not in there]
 
         def one(arm: tuple[object, ...]) -> bool:
             try:
@@ -42,7 +45,7 @@ class Results:
             return True
 
         with ThreadPoolExecutor(jobs) as pool:
-            return sum(not good for good in pool.map(one, missing))
+            return sum(not good for good in pool.map(one, self.missing(arms)))
 
     def _add(self, row: dict[str, object]) -> None:
         with self._lock:
