@@ -7,7 +7,6 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,27 +20,17 @@ from unmask.data.documents import written_aside
 from unmask.data.drawn_clips import uniform
 from unmask.data.folder import FileTree, check_split
 from unmask.data.images import read_image
+from unmask.data.layout import Placed, layout
 from unmask.errors import BrokenSample, ConfigError
 from unmask.schema import Boxes, Sample
 
-MOST = 4  # stamps on a picture, at least one
 SIZE = (0.25, 0.55)  # a stamp's longer side over the picture's
-OVERLAP = 0.3  # of the smaller of two boxes, at most
-TRIES = 10  # places that are looked at for one stamp; where none is free it is left out
 VIEW = (0.5, 1.0)  # what is seen of a photo, over its shorter side
 SHORT, LONG = 256, 384  # pixels of a photo, whatever its middle shows at this size
 STAMP = 128  # pixels of a stamp's longer side, as it is kept
 HELD_OUT = 4  # every so many stamps of a kind
 
 _REMEDY = "Run `make data-stamps`, or set data.root to a folder of class folders of PNG files with transparency."
-
-
-class Placed(NamedTuple):
-    """A stamp on a picture: which, where (left, top, right, bottom, in whole pixels), and whether it is mirrored."""
-
-    stamp: int
-    box: tuple[int, int, int, int]
-    mirrored: bool
 
 
 class Stamps:
@@ -114,26 +103,11 @@ class Stamps:
 
     def layout(self, index: int) -> list[Placed]:
         """The stamps of a picture, the farthest first."""
-        purpose, side = f"stamps {self.split}", self.side
-        placed: list[Placed] = []
-        for turn in range(1 + address(0, purpose, index, 0) % MOST):
-            members = self.members[address(0, purpose, index, 1, turn) % len(self.classes)]
-            stamp = members[address(0, purpose, index, 2, turn) % len(members)]
-            zoom = side * uniform(*SIZE, purpose, index, 3, turn) / max(self.sizes[stamp])
-            height, width = (max(1, round(length * zoom)) for length in self.sizes[stamp])
-            mirrored = address(0, purpose, index, 4, turn) % 2 == 1
-            for attempt in range(TRIES):
-                left = address(0, purpose, index, 5, turn, attempt) % (side - width + 1)
-                top = address(0, purpose, index, 6, turn, attempt) % (side - height + 1)
-                box = (left, top, left + width, top + height)
-                if all(_overlap(box, other.box) <= OVERLAP for other in placed):
-                    placed.append(Placed(stamp, box, mirrored))
-                    break
-        return placed
+        return layout(f"stamps {self.split}", index, self.members, self.sizes, self.side, SIZE)
 
     def _boxes(self, places: list[Placed], masks: Tensor | None) -> Boxes:
         corners = torch.tensor([place.box for place in places], dtype=torch.float32)
-        return Boxes(self.side, self.side, tuple(self._class_of[place.stamp] for place in places), corners, masks)
+        return Boxes(self.side, self.side, tuple(self._class_of[place.thing] for place in places), corners, masks)
 
     def _draw(self, index: int, places: list[Placed]) -> tuple[Tensor, Tensor]:
         """uint8 (3, side, side), and bool (n, side, side): where each stamp is seen."""
@@ -156,13 +130,6 @@ class Stamps:
         left = address(0, purpose, index, 9) % (LONG - view + 1)
         top = address(0, purpose, index, 10) % (SHORT - view + 1)
         return resize(photo[:, top : top + view, left : left + view], [self.side, self.side])
-
-
-def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
-    """Of two boxes what they share, over the smaller one."""
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    smaller = min((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
-    return max(width, 0) * max(height, 0) / smaller
 
 
 def split_stamps(tree: FileTree, classes: tuple[str, ...], split: str) -> Iterator[tuple[Path, int]]:
