@@ -31,9 +31,9 @@ CELLS = {
     "docs/mlm": RECIPES["docs/mlm"],
     "docs/mae": RECIPES["docs/mae"],
     "docs/data2vec": RECIPES["docs/data2vec"],
-    "docs/data2vec2": "experiment=docs objective=data2vec2 mask.ratio=0.15 objective.masks_per_sample=2 "
-    "objective.layer_norm=layer model.decoder.width=128 objective.decoder_residual=true objective.decoder_kernel=5 "
-    "objective.decoder_layers=3 model.base_lr=6e-3",
+    "docs/data2vec2": "experiment=docs objective=data2vec2 model.class_token=true objective.cls_weight=1 "
+    "mask.ratio=0.2 objective.masks_per_sample=2 objective.layer_norm=layer model.decoder.width=128 "
+    "objective.decoder_residual=true objective.decoder_kernel=5 objective.decoder_layers=3 model.base_lr=6e-3",
 }
 MEASURES = {"knn": "k-NN", "linear": "linear probe", "tuned": "fine-tuned"}
 COLUMNS = ("cell", "seed", "command", *MEASURES, "teraflop", "seconds", "commit")

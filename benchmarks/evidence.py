@@ -53,9 +53,10 @@ CELLS = {
     "docs/mlm": "experiment=docs objective=mlm",
     "docs/mae": "experiment=docs objective=mae mask.ratio=0.5 model.decoder.width=128",
     "docs/data2vec": "experiment=docs objective=data2vec",
-    "docs/data2vec2": "experiment=docs objective=data2vec2 mask.ratio=0.15 objective.masks_per_sample=2 "
-    "objective.layer_norm=layer model.decoder.width=128 objective.decoder_residual=true objective.decoder_kernel=5 "
-    "objective.decoder_layers=3 data.global_batch_size=32 model.base_lr=1.2e-2 trainer.max_steps=2700",
+    "docs/data2vec2": "experiment=docs objective=data2vec2 model.class_token=true objective.cls_weight=1 "
+    "mask.ratio=0.2 objective.masks_per_sample=2 objective.layer_norm=layer model.decoder.width=128 "
+    "objective.decoder_residual=true objective.decoder_kernel=5 objective.decoder_layers=3 data.global_batch_size=32 "
+    "model.base_lr=1.2e-2 trainer.max_steps=2700",
 }
 # What is fine-tuned on, by data set: what stands behind `python finetune.py backbone=<run>`.
 TUNING = {
