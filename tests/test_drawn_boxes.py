@@ -1,19 +1,20 @@
 """Pictures that are drawn with boxes: handwritten digits scattered over black, and stamps pasted on photos."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image as PILImage
+from torch import Tensor
 from torchvision.transforms.functional import resize
 
 from tests.conftest import QUICK
 from unmask.data.digits import Digits
-from unmask.data.layout import MOST, OVERLAP, layout
-from unmask.data.scattered_digits import INK, SIZE, ScatteredDigits
+from unmask.data.drawn_boxes import MOST, OVERLAP, DrawnBoxes, Placed
+from unmask.data.scattered_digits import INK, ScatteredDigits
 from unmask.data.stamps import Stamps
 from unmask.errors import ConfigError
 from unmask.schema import Boxes
@@ -31,25 +32,35 @@ def covered(a: tuple[int, ...], b: tuple[int, ...]) -> float:
     return len(first & second) / min(len(first), len(second))
 
 
+class Nothing(DrawnBoxes):
+    """Layouts of three things, the first two of one class."""
+
+    classes, share = ("low", "square"), (0.2, 0.5)
+    sizes, labels = ((8, 4), (5, 8), (8, 8)), (0, 0, 1)
+
+    def draw(self, index: int, places: Sequence[Placed]) -> tuple[Tensor, Tensor]:
+        return torch.zeros(1, SIDE, SIDE, dtype=torch.uint8), torch.zeros(len(places), SIDE, SIDE, dtype=torch.bool)
+
+
 def test_things_lie_inside_and_cover_little_of_each_other():
-    sizes, members = [(8, 4), (5, 8), (8, 8)], [[0, 1], [2]]
+    here, again, there = (Nothing(name, "train", 200, SIDE, False) for name in ("here", "here", "there"))
     counts, seen = set(), set()
-    for index in range(200):
-        placed = layout("here", index, members, sizes, SIDE, (0.2, 0.5))
+    for index in range(len(here)):
+        placed = here.layout(index)
         counts.add(len(placed))
         for i, (thing, (left, top, right, bottom), _) in enumerate(placed):
             seen.add(thing)
             assert 0 <= left < right <= SIDE
             assert 0 <= top < bottom <= SIDE
             assert 0.2 * SIDE - 0.5 <= max(right - left, bottom - top) <= 0.5 * SIDE + 0.5
-            height, width = sizes[thing]
+            height, width = here.sizes[thing]
             assert (bottom - top) / (right - left) == pytest.approx(height / width, rel=0.15)
             assert all(covered(placed[i].box, other.box) <= OVERLAP for other in placed[:i])
-        assert layout("here", index, members, sizes, SIDE, (0.2, 0.5)) == placed
+        assert here.label(index).classes == tuple(here.labels[place.thing] for place in placed)
+        assert again.layout(index) == placed
     assert counts == set(range(1, MOST + 1))
     assert seen == {0, 1, 2}
-    there = [layout("there", index, members, sizes, SIDE, (0.2, 0.5)) for index in range(9)]
-    assert there != [layout("here", index, members, sizes, SIDE, (0.2, 0.5)) for index in range(9)]
+    assert [there.layout(index) for index in range(9)] != [here.layout(index) for index in range(9)]
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -115,8 +126,8 @@ def test_digits_are_as_large_as_they_say():
         for index in range(100)
         for left, top, right, bottom in ScatteredDigits(side=100).label(index).corners.tolist()
     ]
-    assert 100 * SIZE[0] - 0.5 <= min(longer) < 25
-    assert 40 < max(longer) <= 100 * SIZE[1] + 0.5
+    assert 100 * ScatteredDigits.share[0] - 0.5 <= min(longer) < 25
+    assert 40 < max(longer) <= 100 * ScatteredDigits.share[1] + 0.5
 
 
 def stamps(folder: Path, things: int = 6, photos: int = 3) -> Path:
@@ -156,10 +167,7 @@ def test_no_stamp_is_in_both_splits(tmp_path: Path):
     folder = stamps(tmp_path)
     train, test = (Stamps(folder / "stamps", folder / "photos", tmp_path / "cache", split) for split in SPLITS)
     # Of a class every stamp has a height of its own.
-    shapes = [
-        {(label, tuple(source.sizes[i])) for label, of_class in enumerate(source.members) for i in of_class}
-        for source in (train, test)
-    ]
+    shapes = [{(label, tuple(source.sizes[i])) for i, label in enumerate(source.labels)} for source in (train, test)]
     assert not shapes[0] & shapes[1]
     assert [len(some) for some in shapes] == [8, 4]
 

@@ -5,7 +5,7 @@ import re
 import sys
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +17,12 @@ from torchvision.transforms.functional import pil_to_tensor, resize
 from unmask.address import address
 from unmask.data.camera_motion import split_photos
 from unmask.data.documents import written_aside
+from unmask.data.drawn_boxes import DrawnBoxes, Placed
 from unmask.data.drawn_clips import uniform
-from unmask.data.folder import FileTree, check_split
+from unmask.data.folder import FileTree
 from unmask.data.images import read_image
-from unmask.data.layout import Placed, layout
 from unmask.errors import BrokenSample, ConfigError
-from unmask.schema import Boxes, Sample
 
-SIZE = (0.25, 0.55)  # a stamp's longer side over the picture's
 VIEW = (0.5, 1.0)  # what is seen of a photo, over its shorter side
 SHORT, LONG = 256, 384  # pixels of a photo, whatever its middle shows at this size
 STAMP = 128  # pixels of a stamp's longer side, as it is kept
@@ -33,7 +31,7 @@ HELD_OUT = 4  # every so many stamps of a kind
 _REMEDY = "Run `make data-stamps`, or set data.root to a folder of class folders of PNG files with transparency."
 
 
-class Stamps:
+class Stamps(DrawnBoxes):
     """Square pictures in colour of one to four stamps on a photo; labels are boxes, and masks if wanted.
 
     Picture i of a split is the same at every call. Test pictures show other stamps and other photos: neither a photo
@@ -56,6 +54,8 @@ class Stamps:
         ConfigError: there are no two stamps of a class, no two photos, one is broken, or the cache cannot be written.
     """
 
+    share = (0.25, 0.55)
+
     def __init__(
         self,
         root: str | Path,
@@ -67,11 +67,7 @@ class Stamps:
         side: int = 96,
         masks: bool = False,
     ) -> None:
-        check_split(split)
-        if not isinstance(side, int) or side < 16:
-            raise ConfigError(f"data.image_size={side}: these pictures are square. Choose one number of at least 16.")
-        self.split, self.count = split, train_pictures if split == "train" else test_pictures
-        self.side, self.with_masks = side, masks
+        super().__init__("stamps", split, train_pictures if split == "train" else test_pictures, side, masks)
         folder = Path(root).expanduser().absolute()
         tree = FileTree(folder, "stamps", (".png",), _REMEDY)
         self.classes = tree.classes(folder)
@@ -84,32 +80,10 @@ class Stamps:
             _write(path, backgrounds, [path for path, _ in chosen])
         with np.load(path) as small:
             self.photos, self.stamps = (torch.from_numpy(small[name]) for name in ("photos", "stamps"))
-            self.sizes: list[list[int]] = small["sizes"].tolist()
-        self.members = [[i for i, (_, label) in enumerate(chosen) if label == c] for c in range(len(self.classes))]
-        self._class_of = [label for _, label in chosen]
+            self.sizes = small["sizes"].tolist()
+        self.labels = [label for _, label in chosen]
 
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Sample:
-        """uint8 (3, side, side) and its boxes."""
-        places = self.layout(index)
-        pixels, masks = self._draw(index, places)
-        return Sample(pixels, self._boxes(places, masks if self.with_masks else None))
-
-    def label(self, index: int) -> Boxes:
-        """The boxes, without drawing, and so without masks."""
-        return self._boxes(self.layout(index), None)
-
-    def layout(self, index: int) -> list[Placed]:
-        """The stamps of a picture, the farthest first."""
-        return layout(f"stamps {self.split}", index, self.members, self.sizes, self.side, SIZE)
-
-    def _boxes(self, places: list[Placed], masks: Tensor | None) -> Boxes:
-        corners = torch.tensor([place.box for place in places], dtype=torch.float32)
-        return Boxes(self.side, self.side, tuple(self._class_of[place.thing] for place in places), corners, masks)
-
-    def _draw(self, index: int, places: list[Placed]) -> tuple[Tensor, Tensor]:
+    def draw(self, index: int, places: Sequence[Placed]) -> tuple[Tensor, Tensor]:
         """uint8 (3, side, side), and bool (n, side, side): where each stamp is seen."""
         picture = self._background(index).float()
         masks = torch.zeros(len(places), self.side, self.side, dtype=torch.bool)
@@ -124,7 +98,7 @@ class Stamps:
         return picture.round().clamp(0, 255).to(torch.uint8), masks
 
     def _background(self, index: int) -> Tensor:
-        purpose = f"stamps {self.split}"
+        purpose = self.purpose
         photo = self.photos[address(0, purpose, index, 7) % len(self.photos)]
         view = round(SHORT * uniform(*VIEW, purpose, index, 8))
         left = address(0, purpose, index, 9) % (LONG - view + 1)
