@@ -260,6 +260,19 @@ def check(cfg: DictConfig) -> None:
             raise ConfigError(f"{key} cannot be resolved: {str(error).splitlines()[0]}.") from error
         if not rule.accepts(value):
             raise ConfigError(f"{key}={value} is not possible. It must be {rule.words}.")
+    _check_micro_batch(cfg)
+
+
+def _check_micro_batch(cfg: DictConfig) -> None:
+    """It is counted as the batch is."""
+    by_seconds = cfg.data.get("batch_seconds") is not None
+    unused, right = ("size", "seconds") if by_seconds else ("seconds", "size")
+    given = cfg.data.get(f"micro_batch_{unused}")
+    if given is not None:
+        raise ConfigError(
+            f"data.micro_batch_{unused}={given} means nothing here: data.batch_seconds={cfg.data.get('batch_seconds')} "
+            f"batches by {'seconds' if by_seconds else 'samples'}. Use data.micro_batch_{right}."
+        )
 
 
 def _missing(node: Any, prefix: str = "") -> Iterator[str]:

@@ -166,15 +166,7 @@ def clip_seconds(cfg: DictConfig, train: Source, crop: float | None = None) -> n
 
 def _accumulation(cfg: DictConfig, batch: int, devices: int) -> int:
     """Micro-batches that a device goes through in an optimiser step."""
-    by_seconds = cfg.data.get("batch_seconds") is not None
-    unused, right = ("size", "seconds") if by_seconds else ("seconds", "size")
-    given = cfg.data.get(f"micro_batch_{unused}")
-    if given is not None:
-        raise ConfigError(
-            f"data.micro_batch_{unused}={given} means nothing here: data.batch_seconds={cfg.data.get('batch_seconds')} "
-            f"batches by {'seconds' if by_seconds else 'samples'}. Use data.micro_batch_{right}."
-        )
-    if by_seconds:
+    if cfg.data.get("batch_seconds") is not None:
         parts = math.ceil(cfg.data.batch_seconds / (cfg.data.micro_batch_seconds or cfg.data.batch_seconds) / devices)
         if parts * devices > batch:
             raise ConfigError(
