@@ -61,6 +61,7 @@ def build_finetuning(cfg: DictConfig, scratch: bool = False, within: Path | None
     torch.manual_seed(cfg.seed)  # initial weights; everything later is addressed
     backbone = build_backbone(cfg, scratch)
     kind: type[Task] = get_class(cfg.task._target_)
+    kind.fits(backbone)
     train, test = build_labelled(cfg, backbone, kind.transcribed)
     if isinstance(train, Transcribed) and isinstance(test, Transcribed) and cfg.input.crop_seconds is None:
         longest = max(*train.lengths, *test.lengths) / RATE  # a crop would not be what its transcript says

@@ -41,6 +41,11 @@ class Task(Learner, ABC):
     located: bool = False
 
     @classmethod
+    def fits(cls, backbone: Backbone) -> None:
+        """Called before any data is made. Raises ConfigError where the task is not for such a backbone."""
+        return None
+
+    @classmethod
     @abstractmethod
     def learn(cls, classes: Sequence[str], labels: Sequence[Label | None]) -> dict[str, Any]:
         """Constructor arguments that come from the training data.

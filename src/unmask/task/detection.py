@@ -108,6 +108,11 @@ class Detection(Task):
         )  # fmt: skip
 
     @classmethod
+    def fits(cls, backbone: Backbone) -> None:
+        """For square pictures whose patches make a pyramid."""
+        check_pictures(backbone)
+
+    @classmethod
     def learn(cls, classes: Sequence[str], labels: Sequence[Label | None]) -> dict[str, Any]:
         """The names of the classes."""
         if not any(isinstance(label, Boxes) and label.classes for label in labels):
