@@ -423,7 +423,7 @@ def nothing(folder: Path) -> None:
         (nothing, ("task=classification",), "is labelled with boxes, and task=classification wants none"),
         (nothing, ("task=knn",), "is labelled with boxes, and task=knn wants none"),
         (nothing, ("data=digits", "data.patch_size=4", "input.image_size=8"), "learns boxes, and data=digits has none"),
-        (nothing, ("modality=audio", "data=spoken_words"), "for modality=image, and this backbone is modality=audio"),
+        (nothing, ("modality=audio", "data=spoken_words"), "modality=image, and this backbone is of modality=audio"),
     ],
 )  # fmt: skip
 def test_a_mistake_gets_one_sentence_before_training(

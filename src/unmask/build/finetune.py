@@ -243,11 +243,6 @@ def _check_labels(cfg: DictConfig, labels: list[Label | None], classes: Sequence
 
 def _check_located(cfg: DictConfig, labels: Sequence[Label | None], located: bool) -> None:
     """Boxes want a task that finds them, and that wants boxes."""
-    if located and cfg.modality.name != "image":
-        raise ConfigError(
-            f"task={cfg.task.name} is for modality=image, and this backbone is modality={cfg.modality.name}. "
-            "Give one of images."
-        )
     boxes = any(isinstance(label, Boxes) for label in labels)
     if boxes and not located:
         raise ConfigError(

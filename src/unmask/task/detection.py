@@ -209,7 +209,9 @@ def check_pictures(backbone: Backbone) -> tuple[int, int]:
     modality = backbone.modality
     if not isinstance(modality, Image):
         kind = type(modality).__name__.lower()
-        raise ConfigError(f"task=detection is for modality=image, and this backbone is of modality={kind}.")
+        raise ConfigError(
+            f"task=detection is for modality=image, and this backbone is of modality={kind}. Give one of images."
+        )
     height, width = modality.image_size
     patch = modality.patch_size
     if height != width:
