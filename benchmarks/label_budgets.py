@@ -11,6 +11,7 @@ import json
 import math
 import shutil
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 from pathlib import Path
@@ -18,7 +19,7 @@ from statistics import mean, stdev
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
-from evidence import CELLS, ROOT, RUNS, start_program
+from evidence import CELLS, ROOT, RUNS, commit, start_program
 from results import Results
 
 
@@ -52,8 +53,9 @@ CURVES = {
     "image": Curve("handwritten digits", "", ("1/class", "3/class", "10/class", "30/class", "100/class")),
 }
 SEEDS = range(5)
-COLUMNS = ("modality", "budget", "seed", "score", "pretrained", "scratch")
-RESULTS = Results(ROOT / "docs" / "label_budgets.csv", COLUMNS, keys=3)
+ARM = ("modality", "budget", "seed")
+COLUMNS = (*ARM, "score", "pretrained", "scratch", "pretraining", "command", "seconds", "commit")
+RESULTS = Results(ROOT / "docs" / "label_budgets.csv", COLUMNS, keys=len(ARM))
 ACROSS = 3  # pictures beside each other
 FIGURE = ROOT / "docs" / "pictures" / "label_budgets.png"
 
@@ -74,17 +76,22 @@ def pretrain(modality: str, seed: int) -> None:
 
 
 def run(modality: str, budget: str, seed: int) -> dict[str, object]:
-    """Fine-tune from both; scores on the test samples in per cent, of the last step since labels are few."""
+    """Fine-tune from both; scores on the test samples in per cent, of the last step since labels are few.
+
+    The words are those after `python train.py` and `python finetune.py backbone=<run>`; seconds are of the latter.
+    """
     curve, start = CURVES[modality], backbone(modality, seed)
     folder = start.with_name(f"{start.name}-{budget.replace('/', '-')}")
     shutil.rmtree(folder, ignore_errors=True)
-    words = f"backbone={start} task={curve.task} data.validation=0 data.labels={budget} seed={seed}"
-    start_program("finetune.py", f"{words} precision=fp32 compare=scratch", folder)
+    words = f"task={curve.task} data.validation=0 data.labels={budget} seed={seed} precision=fp32 compare=scratch"
+    began = time.monotonic()
+    start_program("finetune.py", f"backbone={start} {words}", folder)
     rows = json.loads((folder / "comparison.json").read_text()).values()
     pretrained, scratch = (f"{100 * row['scores'][curve.score]:.1f}" for row in rows)
     return {
         "modality": modality, "budget": budget, "seed": seed, "score": curve.score,
-        "pretrained": pretrained, "scratch": scratch,
+        "pretrained": pretrained, "scratch": scratch, "pretraining": curve.pretraining, "command": words,
+        "seconds": round(time.monotonic() - began), "commit": commit(),
     }  # fmt: skip
 
 
