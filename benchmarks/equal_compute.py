@@ -10,15 +10,14 @@ width, depth and batch for all of a data set; how many samples an objective sees
 import argparse
 import csv
 import json
-import math
 import shutil
 import sys
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 from evidence import CELLS as RECIPES
 from evidence import DATA, ROOT, RUNS, SEEDS, commit, start_program, tune, write_between
-from results import Results
+from results import Results, interval
 
 BEGIN, END = "<!-- equal compute: made by benchmarks/equal_compute.py -->\n", "<!-- /equal compute -->"
 TERAFLOP = {"digits": 24, "docs": 40}
@@ -38,7 +37,6 @@ CELLS = {
 MEASURES = {"knn": "k-NN", "linear": "linear probe", "tuned": "fine-tuned"}
 COLUMNS = ("cell", "seed", "command", *MEASURES, "teraflop", "seconds", "commit")
 RESULTS = Results(ROOT / "docs" / "equal_compute.csv", COLUMNS, keys=2)
-STUDENT = 4.303  # the 97.5 % quantile of Student's t with two degrees of freedom: three seeds
 
 
 def teraflop(folder: Path) -> float:
@@ -71,11 +69,6 @@ def run(cell: str, seed: int) -> dict[str, object]:
         "linear": f"{100 * probes['linear_accuracy']:.1f}", "tuned": f"{100 * tune(cell, seed, folder)[0]:.1f}",
         "teraflop": f"{teraflop(folder):.1f}", "seconds": round(mean(map(float, clocks)) * steps), "commit": commit(),
     }  # fmt: skip
-
-
-def interval(values: list[float]) -> float:
-    """Half the width of the 95 % interval of a mean over three seeds; infinite for fewer."""
-    return STUDENT * stdev(values) / math.sqrt(3) if len(values) == 3 else math.inf
 
 
 def table(rows: list[dict[str, str]]) -> str:

@@ -1,6 +1,6 @@
 """What is pretraining worth when labels are few? The same fine-tuning from a run and from fresh weights, by budget.
 
-python benchmarks/label_budgets.py            # what is missing is run, two at a time, and the figure is drawn
+python benchmarks/label_budgets.py            # what is missing is run, two at a time; figure and README are renewed
 python benchmarks/label_budgets.py speech     # only this modality
 
 A modality is pretrained once a seed, on all its samples without labels.
@@ -19,8 +19,8 @@ from statistics import mean, stdev
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
-from evidence import CELLS, ROOT, RUNS, commit, start_program
-from results import Results
+from evidence import CELLS, ROOT, RUNS, commit, start_program, write_between
+from results import Results, interval
 
 
 class Curve(NamedTuple):
@@ -57,6 +57,7 @@ ARM = ("modality", "budget", "seed")
 COLUMNS = (*ARM, "score", "pretrained", "scratch", "pretraining", "command", "seconds", "commit")
 RESULTS = Results(ROOT / "docs" / "label_budgets.csv", COLUMNS, keys=len(ARM))
 ACROSS = 3  # pictures beside each other
+BEGIN, END = "<!-- label budgets: made by benchmarks/label_budgets.py -->\n", "<!-- /label budgets -->"
 FIGURE = ROOT / "docs" / "pictures" / "label_budgets.png"
 
 
@@ -118,8 +119,31 @@ def draw(rows: list[dict[str, str]]) -> None:
     figure.savefig(FIGURE, dpi=110)
 
 
+def table(rows: list[dict[str, str]]) -> str:
+    """Markdown: what pretraining gains at each budget, over seeds; the two of a seed have the same labels."""
+    lines = [
+        "Points gained over fresh weights (errors: fewer), mean ± 95 % interval over seeds; bold: over two intervals.",
+        "",
+        "| what is told | by labels | seeds |",
+        "|---|---|---|",
+    ]
+    for modality, curve in CURVES.items():
+        better = -1 if curve.score == "wer" else 1
+        said, seeds = [], set()
+        for budget in curve.budgets:
+            found = [row for row in rows if (row["modality"], row["budget"]) == (modality, budget)]
+            gains = [better * (float(row["pretrained"]) - float(row["scratch"])) for row in found]
+            if len(gains) > 1:
+                bold = "**" if mean(gains) > 2 * interval(gains) else ""
+                said.append(f"{budget} {bold}{mean(gains):+.1f} ± {interval(gains):.1f}{bold}")
+                seeds.add(len(gains))
+        if said:
+            lines.append(f"| {curve.title} | {', '.join(said)} | {' to '.join(map(str, sorted(seeds)))} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> int:
-    """Run what is missing, draw."""
+    """Run what is missing, draw, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("modalities", nargs="*", default=list(CURVES), help="only these")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
@@ -133,6 +157,7 @@ def main() -> int:
             list(pool.map(pretrain, needed, repeat(seed)))
         failed += RESULTS.fill(arms, run, options.jobs)
     draw(RESULTS.rows())
+    write_between(BEGIN, END, table(RESULTS.rows()))
     print(FIGURE)
     return 1 if failed else 0
 
