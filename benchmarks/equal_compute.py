@@ -76,7 +76,7 @@ def table(rows: list[dict[str, str]]) -> str:
     lines = [
         "The same arithmetic for each objective (`python benchmarks/equal_compute.py`, "
         "[docs/equal_compute.csv](docs/equal_compute.csv)); where 95 % intervals",
-        "over three seeds overlap, it is not resolved which is better.",
+        "over seeds overlap, it is not resolved which is better.",
         "",
         "| data, budget | judged by | mean ± 95 % interval over seeds, best first | resolved |",
         "|---|---|---|---|",
