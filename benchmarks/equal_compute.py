@@ -71,6 +71,11 @@ def run(cell: str, seed: int) -> dict[str, object]:
     }  # fmt: skip
 
 
+def shown(values: list[float]) -> str:
+    """Mean and interval; of one seed there is none."""
+    return f"{mean(values):.1f} ± {interval(values):.1f}" if len(values) > 1 else f"{mean(values):.1f} (one seed)"
+
+
 def table(rows: list[dict[str, str]]) -> str:
     """Markdown: by data set and measure the objectives, best first, and between which the seeds decide."""
     lines = [
@@ -92,7 +97,7 @@ def table(rows: list[dict[str, str]]) -> str:
                 continue
             ends = {o: (mean(v) - interval(v), mean(v) + interval(v)) for o, v in found.items()}
             resolved = [f"{a} > {b}" for i, a in enumerate(best) for b in best[i + 1 :] if ends[a][0] > ends[b][1]]
-            said = ", ".join(f"{o} {mean(found[o]):.1f} ± {interval(found[o]):.1f}" for o in best)
+            said = ", ".join(f"{objective} {shown(found[objective])}" for objective in best)
             lines.append(
                 f"| {DATA[data]}, {budget} TFLOP | {name} | {said} | {', '.join(resolved) or 'not resolved'} |"
             )
