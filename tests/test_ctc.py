@@ -144,8 +144,9 @@ def test_other_modalities_are_refused():
     from unmask.backbone import Backbone
 
     image = Backbone(Image(16, 16, 4, 1, [0.5], [0.5]), Encoder(16, 1, 2))
-    with pytest.raises(ConfigError, match="task=ctc writes down speech, and this backbone is of modality=image"):
-        CTC(image, CHARACTERS)
+    for refused in (lambda: CTC(image, CHARACTERS), lambda: CTC.fits(image)):  # the latter before data is made
+        with pytest.raises(ConfigError, match="task=ctc writes down speech, and this backbone is of modality=image"):
+            refused()
 
 
 Run = Callable[..., Path]

@@ -62,11 +62,6 @@ class CTC(Task):
         gamma: float = -1.0,
     ) -> None:
         super().__init__()
-        if not isinstance(backbone.modality, Speech):
-            raise ConfigError(
-                f"task=ctc writes down speech, and this backbone is of modality="
-                f"{type(backbone.modality).__name__.lower()}. Give one of modality=speech."
-            )
         self.settings = {
             "characters": characters, "punctuation": punctuation, "dropout": dropout, "channel_ratio": channel_ratio,
             "channel_length": channel_length, "language_model": language_model, "beam": beam, "alpha": alpha,
@@ -74,14 +69,20 @@ class CTC(Task):
         }  # fmt: skip
         self.backbone, self.alphabet = backbone, Alphabet(characters, punctuation)
         self.channel_ratio, self.channel_length = channel_ratio, channel_length
-        backbone.modality.conv.requires_grad_(False)
-        self.mask_token = backbone.modality.new_mask_token()
+        speech = check_speech(backbone)
+        speech.conv.requires_grad_(False)
+        self.mask_token = speech.new_mask_token()
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(backbone.encoder.width, len(self.alphabet)).apply(init_normal)
         self.search = None
         if language_model is not None:
             model = read_arpa(Path(language_model))
             self.search = BeamSearch(self.alphabet, model, alpha, beta, gamma, beam)
+
+    @classmethod
+    def fits(cls, backbone: Backbone) -> None:
+        """For speech."""
+        check_speech(backbone)
 
     @classmethod
     def learn(cls, classes: Sequence[str], labels: Sequence[Label | None]) -> dict[str, Any]:
@@ -155,3 +156,18 @@ class CTC(Task):
         index = torch.arange(width, device=tokens.device)
         inside = (index >= starts[..., None]) & (index < starts[..., None] + self.channel_length)
         return tokens.masked_fill(inside.any(1)[:, None], 0.0)
+
+
+def check_speech(backbone: Backbone) -> Speech:
+    """Its modality.
+
+    Raises:
+        ConfigError: it is another.
+    """
+    modality = backbone.modality
+    if not isinstance(modality, Speech):
+        raise ConfigError(
+            f"task=ctc writes down speech, and this backbone is of modality={type(modality).__name__.lower()}. "
+            "Give one of modality=speech."
+        )
+    return modality
