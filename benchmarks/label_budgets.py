@@ -32,6 +32,7 @@ class Curve(NamedTuple):
     task: str = "classification"
     score: str = "accuracy"
     label: str = "accuracy, %"
+    tuning: str = ""
 
 
 CURVES = {
@@ -51,6 +52,15 @@ CURVES = {
     ),
     "text": Curve("paragraphs: of which package", CELLS["docs/mae"], ("5/class", "20/class", "80/class")),
     "image": Curve("handwritten digits", "", ("1/class", "3/class", "10/class", "30/class", "100/class")),
+    "detection": Curve(
+        "stamps on photos, none seen before: mean average precision",
+        "experiment=mae_stamps",
+        ("1000",),
+        "detection",
+        "mAP",
+        "mAP, %",
+        "task.channels=32 trainer.max_steps=1500",
+    ),
 }
 SEEDS = range(5)
 ARM = ("modality", "budget", "seed")
@@ -85,6 +95,7 @@ def run(modality: str, budget: str, seed: int) -> dict[str, object]:
     folder = start.with_name(f"{start.name}-{budget.replace('/', '-')}")
     shutil.rmtree(folder, ignore_errors=True)
     words = f"task={curve.task} data.validation=0 data.labels={budget} seed={seed} precision=fp32 compare=scratch"
+    words = f"{words} {curve.tuning}".strip()
     began = time.monotonic()
     start_program("finetune.py", f"backbone={start} {words}", folder)
     rows = json.loads((folder / "comparison.json").read_text()).values()
