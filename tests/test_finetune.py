@@ -193,7 +193,7 @@ MISTAKES = [
     (["input.image_size=9"], "does not divide"),
     (["task.pool=men"], "Did you mean mean?"),
     (["task.multi_label=maybe"], "task.multi_label=maybe is not possible"),
-    (["task=ctc"], "this data has none"),
+    (["task=ctc"], "task=ctc writes down speech"),
     (["freeze=most"], "none, all, or a number of blocks"),
     (["views.time=3"], "are for videos"),
     (["callbacks.evaluation=null"], "cannot do without it"),
