@@ -89,9 +89,13 @@ class Audio(PatchModality):
         """(B, 1, frames, bands) log energies."""
         return batch.inputs[:, None].float()
 
-    def patches(self, batch: Batch) -> Tensor:
-        """(B, N, P) normalised log energies."""
-        return patchify(self._normalize(batch), self.patch)
+    def cut(self, batch: Batch) -> Tensor:
+        """(B, N, P) log energies."""
+        return patchify(batch.inputs[:, None], self.patch)
+
+    def centre(self, patches: Tensor) -> Tensor:
+        """Normalise log energies by twice their deviation, as AST and Audio-MAE do."""
+        return (patches.float() - self.mean) / (2 * self.std)
 
     def sincos(self, width: int, grid: tuple[int, ...], key: str) -> Tensor:
         """(N, width) table of times and frequencies."""
@@ -100,8 +104,8 @@ class Audio(PatchModality):
 
     def raw_features(self, batch: Batch) -> Tensor:
         """Mean and deviation of each band over the clip."""
-        energies = self._normalize(batch)
-        return torch.cat([energies.mean(2), energies.std(2)], dim=2).squeeze(1)
+        energies = self.spectrogram(self.patches(batch))
+        return torch.cat([energies.mean(1), energies.std(1)], dim=1)
 
     def picture(self, batch: Batch, mask: Mask, prediction: Tensor | None, normalized: bool) -> np.ndarray:
         """Spectrograms, low bands at the bottom: input, hidden patches in grey, reconstruction."""
@@ -126,9 +130,6 @@ class Audio(PatchModality):
             name: in_a_row(to_wave(self.spectrogram(values) * 2 * self.std + self.mean, RATE), RATE)
             for name, values in patches.items()
         }
-
-    def _normalize(self, batch: Batch) -> Tensor:
-        return (self.values(batch) - self.mean) / (2 * self.std)
 
     def spectrogram(self, patches: Tensor) -> Tensor:
         """(B, N, P) to (B, frames, bands)."""

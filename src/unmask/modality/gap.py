@@ -10,7 +10,6 @@ from torch import Tensor
 from unmask.errors import ConfigError
 from unmask.masking.select import gather
 from unmask.modality.audio import HOP, RATE, WINDOW, Audio, fbank
-from unmask.modality.patches import moments
 from unmask.modality.vocoder import to_wave
 from unmask.schema import Batch, Mask
 
@@ -99,10 +98,10 @@ class Gap:
         patches = audio.patches(self.batch)
         if normalized:
             bridged = replace(self.batch, inputs=self._bridged())
-            mean, _ = moments(gather(audio.patches(bridged), self.mask.hidden))
+            mean, _ = audio.moments(audio.patches(bridged, self.mask.hidden))
             whole = self._real.view(audio.grid[0], -1).all(1)[:, None].expand(audio.grid).flatten()
             seen = whole & ~self.mask.is_hidden(len(whole))[0]
-            _, deviation = moments(patches[:, seen] if seen.any() else gather(patches, self.mask.visible))
+            _, deviation = audio.moments(patches[:, seen] if seen.any() else gather(patches, self.mask.visible))
             prediction = prediction * deviation.mean() + mean
         index = self.mask.hidden[:, :, None].expand_as(prediction)
         filled = audio.spectrogram(patches.scatter(1, index, prediction)) * 2 * audio.std + audio.mean

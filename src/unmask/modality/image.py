@@ -12,7 +12,7 @@ from unmask.modality.base import Transform
 from unmask.modality.contact_sheet import contact_sheet
 from unmask.modality.patches import PatchModality, check_patch
 from unmask.nn.hog import hog, hog_size
-from unmask.nn.patch import patchify, unpatchify
+from unmask.nn.patch import centre_pixels, patchify, unpatchify
 from unmask.nn.position import sincos_2d
 from unmask.schema import Batch, Mask, Sample
 
@@ -82,9 +82,13 @@ class Image(PatchModality):
         """(B, C, H, W) pixels in 0..1."""
         return batch.inputs.float() / 255
 
-    def patches(self, batch: Batch) -> Tensor:
-        """(B, N, P) normalised pixels."""
-        return patchify(self._normalize(batch), self.patch_size)
+    def cut(self, batch: Batch) -> Tensor:
+        """(B, N, P) uint8 pixels."""
+        return patchify(batch.inputs, self.patch_size)
+
+    def centre(self, patches: Tensor) -> Tensor:
+        """Normalise pixels, each channel by its own mean and deviation."""
+        return centre_pixels(patches, self.pixel_mean, self.pixel_std)
 
     def sincos(self, width: int, grid: tuple[int, ...], key: str) -> Tensor:
         """(N, width) table of rows and columns."""
@@ -100,7 +104,7 @@ class Image(PatchModality):
 
     def raw_features(self, batch: Batch) -> Tensor:
         """All normalised pixels in a row."""
-        return self._normalize(batch).flatten(1)
+        return self._joined(self.patches(batch)).flatten(1)
 
     def picture(self, batch: Batch, mask: Mask, prediction: Tensor | None, normalized: bool) -> np.ndarray:
         """Input, visible patches on grey, reconstruction: a row each."""
@@ -113,14 +117,14 @@ class Image(PatchModality):
             captions.append(f"reconstruction{note}")
         return contact_sheet([self._pixels(x) for x in views], captions)
 
-    def _normalize(self, batch: Batch) -> Tensor:
-        """Centred float32 (B, C, H, W)."""
-        return (self.values(batch) - self.pixel_mean) / self.pixel_std
+    def _joined(self, patches: Tensor) -> Tensor:
+        """(B, N, P) to (B, C, H, W)."""
+        rows, columns = self.grid
+        return unpatchify(patches, self.patch_size, (rows, columns))
 
     def _pixels(self, patches: Tensor) -> Tensor:
         """Centred patches (B, N, P) to uint8 images (B, C, H, W)."""
-        rows, columns = self.grid
-        images = unpatchify(patches, self.patch_size, (rows, columns))
+        images = self._joined(patches)
         return ((images * self.pixel_std + self.pixel_mean) * 255).round().clamp(0, 255).to(torch.uint8)
 
 

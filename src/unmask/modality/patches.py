@@ -51,8 +51,21 @@ class PatchModality(Modality):
         """(B, C, ...) float32 values by channel, before they are centred: what `data.mean` and `data.std` are of."""
 
     @abstractmethod
-    def patches(self, batch: Batch) -> Tensor:
-        """(B, N, P) normalised float32 values, patch by patch."""
+    def cut(self, batch: Batch) -> Tensor:
+        """(B, N, P) values as they are loaded, patch by patch."""
+
+    def cut_target(self, batch: Batch) -> Tensor:
+        """(B, N, P) the same of what a reconstruction has: all of it."""
+        return self.cut(batch)
+
+    @abstractmethod
+    def centre(self, patches: Tensor) -> Tensor:
+        """(..., P) patches as they were cut, normalised by `data.mean` and `data.std`, float32."""
+
+    def patches(self, batch: Batch, wanted: Tensor | None = None) -> Tensor:
+        """(B, N, P) normalised float32 values, or (B, K, P) of the wanted patches: the others are not computed."""
+        cut = self.cut(batch)
+        return self.centre(cut if wanted is None else gather(cut, wanted))
 
     @abstractmethod
     def sincos(self, width: int, grid: tuple[int, ...], key: str) -> Tensor:
@@ -72,8 +85,7 @@ class PatchModality(Modality):
 
     def embed(self, batch: Batch, visible: Tensor | None = None) -> Tensor:
         """Project the wanted patches only."""
-        patches = self.patches(batch)
-        return self.projection(patches if visible is None else gather(patches, visible))
+        return self.projection(self.patches(batch, visible))
 
     def add_position(self, tokens: Tensor, visible: Tensor | None = None, real: Tensor | None = None) -> Tensor:
         """Add the table; nothing is padded."""
@@ -83,28 +95,27 @@ class PatchModality(Modality):
 
     def target(self, batch: Batch, mask: Mask, normalize: bool) -> Tensor:
         """Values of the hidden patches, optionally each patch by its own mean and unbiased deviation."""
-        patches = gather(self.patches(batch), mask.hidden)
+        patches = self.centre(gather(self.cut_target(batch), mask.hidden))
         if not normalize:
             return patches
-        mean, deviation = moments(patches)
+        mean, deviation = self.moments(patches)
         return (patches - mean) / deviation
 
     def filled(self, batch: Batch, mask: Mask, prediction: Tensor, normalized: bool) -> Tensor:
-        """(B, N, P) the sample's patches, with the prediction (B, H, P) where hidden.
+        """(B, N, P) the target's patches, with the prediction (B, H, P) where hidden.
 
         Where targets were normalised the model never predicted a patch's mean and deviation: they are the input's.
         """
-        patches = self.patches(batch)
+        patches = self.centre(self.cut_target(batch))
         if normalized:
-            mean, deviation = moments(gather(patches, mask.hidden))
+            mean, deviation = self.moments(gather(patches, mask.hidden))
             prediction = prediction * deviation + mean
         index = mask.hidden[:, :, None].expand_as(prediction)
         return patches.scatter(1, index, prediction.to(patches.dtype))
 
-
-def moments(patches: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each patch over all its values."""
-    return patches.mean(-1, keepdim=True), (patches.var(-1, keepdim=True) + TARGET_EPS).sqrt()
+    def moments(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of each patch (..., P) over all its values; they broadcast to it."""
+        return patches.mean(-1, keepdim=True), (patches.var(-1, keepdim=True) + TARGET_EPS).sqrt()
 
 
 def check_patch(key: str, patch: int, side_key: str, side: int) -> None:

@@ -9,13 +9,12 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from unmask.errors import ConfigError, nearest
-from unmask.masking.select import gather
 from unmask.media import Film, Media
 from unmask.modality.base import Transform
 from unmask.modality.contact_sheet import contact_sheet
 from unmask.modality.image import fit
 from unmask.modality.patches import TARGET_EPS, PatchModality, check_patch
-from unmask.nn.patch import tubelets, untubelets
+from unmask.nn.patch import centre_pixels, tubelets, untubelets
 from unmask.nn.position import SeparablePosition, resize_table, sincos_3d, sincos_interleaved
 from unmask.schema import Batch, Clip, Mask, Sample
 
@@ -141,9 +140,17 @@ class Video(PatchModality):
         """(B, C, T, H, W) pixels in 0..1."""
         return batch.inputs.float().transpose(1, 2) / 255
 
-    def patches(self, batch: Batch) -> Tensor:
-        """(B, N, P) normalised pixels."""
-        return tubelets(self._normalize(batch.inputs), self.tubelet, self.patch_size)
+    def cut(self, batch: Batch) -> Tensor:
+        """(B, N, P) uint8 pixels."""
+        return tubelets(batch.inputs, self.tubelet, self.patch_size)
+
+    def cut_target(self, batch: Batch) -> Tensor:
+        """(B, N, P) uint8 pixels of the predicted frames alone."""
+        return tubelets(batch.inputs[:, self.predicted], len(self.predicted) // self.grid[0], self.patch_size)
+
+    def centre(self, patches: Tensor) -> Tensor:
+        """Normalise pixels, each channel by its own mean and deviation."""
+        return centre_pixels(patches, self.pixel_mean, self.pixel_std)
 
     def position(self, width: int) -> nn.Module:
         """Gives the (N, width) table, which learns where positions are separable."""
@@ -167,17 +174,10 @@ class Video(PatchModality):
             return sincos_interleaved(width, times * rows * columns, key)
         return sincos_3d(width, (times, rows, columns), key)
 
-    def target(self, batch: Batch, mask: Mask, normalize: bool) -> Tensor:
-        """Pixels of the hidden patches in the predicted frames, optionally normalised."""
-        patches = gather(self._predicted(batch), mask.hidden)
-        if not normalize:
-            return patches
-        mean, deviation = self._moments(patches)
-        return (patches - mean) / deviation
-
     def raw_features(self, batch: Batch) -> Tensor:
         """All normalised pixels in a row; of large clips the mean of each channel over each patch of each frame."""
-        video = self._normalize(batch.inputs)
+        times, rows, columns = self.grid
+        video = untubelets(self.patches(batch), self.tubelet, self.patch_size, (times, rows, columns))
         if video[0].numel() > RAW_VALUES:
             video = F.avg_pool2d(video.flatten(0, 1), self.patch_size).view(len(video), -1)
         return video.flatten(1)
@@ -201,32 +201,19 @@ class Video(PatchModality):
         self, batch: Batch, mask: Mask, prediction: Tensor | None, normalized: bool
     ) -> tuple[list[Tensor], list[str]]:
         """uint8 (B, T', C, H, W) clips of the predicted frames, each with a caption: as `picture`."""
-        patches = self._predicted(batch)
+        patches = self.centre(self.cut_target(batch))
         seen = patches.masked_fill(mask.is_hidden(patches.shape[1])[..., None], 0.0)
         views, captions = [patches, seen], ["input", f"visible ({mask.fraction():.0%} hidden)"]
         if prediction is not None:
-            if normalized:
-                mean, deviation = self._moments(gather(patches, mask.hidden))
-                prediction = prediction * deviation + mean
-            index = mask.hidden[:, :, None].expand_as(prediction)
-            views.append(patches.scatter(1, index, prediction.to(patches.dtype)))
+            views.append(self.filled(batch, mask, prediction, normalized))
             note = ", brightness and contrast of each hidden patch taken from the input" if normalized else ""
             captions.append(f"reconstruction{note}")
         return [self._pixels(view) for view in views], captions
 
-    def _normalize(self, inputs: Tensor) -> Tensor:
-        """uint8 (B, T, C, H, W) to centred float32."""
-        return (inputs.float() / 255 - self.pixel_mean) / self.pixel_std
-
-    def _predicted(self, batch: Batch) -> Tensor:
-        """(B, N, P) normalised pixels of the predicted frames alone."""
-        frames = len(self.predicted) // self.grid[0]
-        return tubelets(self._normalize(batch.inputs[:, self.predicted]), frames, self.patch_size)
-
-    def _moments(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+    def moments(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation of each patch, over all its values or over those of each channel."""
         if self.target_norm == "patch":
-            return patches.mean(-1, keepdim=True), (patches.var(-1, keepdim=True) + TARGET_EPS).sqrt()
+            return super().moments(patches)
         channels = self.settings["channels"]
         split = patches.view(*patches.shape[:-1], -1, channels)
         # VideoMAE normalises pixels in 0..1 by deviation + eps; ours are those over std, so eps is too.

@@ -16,6 +16,12 @@ def patchify(images: Tensor, patch: int | tuple[int, int]) -> Tensor:
     return grid.permute(0, 2, 4, 3, 5, 1).reshape(batch, -1, height * width * channels)
 
 
+def centre_pixels(patches: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """(..., P) uint8 values, channels last, to float32: in 0..1 less the channel's mean, over its deviation."""
+    pixels = patches.shape[-1] // mean.numel()
+    return (patches.float() / 255 - mean.flatten().repeat(pixels)) / std.flatten().repeat(pixels)
+
+
 def unpatchify(patches: Tensor, patch: int | tuple[int, int], grid: tuple[int, int]) -> Tensor:
     """The inverse of `patchify` for a (rows, columns) grid: (B, N, P) to (B, C, H, W)."""
     rows, columns = grid
